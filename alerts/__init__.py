@@ -1,0 +1,1 @@
+"""Alerts: life cycle, outbox, delivery to receivers."""

@@ -1,0 +1,1 @@
+"""The daemon: registries, scanning, storage, HTTP, command line."""

@@ -1,0 +1,1 @@
+"""Numbers: readers, spectra, rules, judgement, Prometheus export. No network, no database, no clock."""

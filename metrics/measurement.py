@@ -1,0 +1,114 @@
+"""The measurement of one layer: everything that is kept about it, as frozen values.
+
+A measurement depends only on the bytes of the layer's tensor, on the BatchNorm vectors folded into it and on
+the metric set, so it is stored under :attr:`Measurement.digest` and never taken twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+METRIC_SET = "1"
+"""Version of the definitions below and of the sketch's seeds. Measurements of different sets never mix."""
+
+
+class LayerKind(StrEnum):
+    """What a tensor is, as far as its name and shape tell."""
+
+    LINEAR = "linear"
+    EMBEDDING = "embedding"
+    CONV = "conv"
+    STACK = "stack"
+    NORM = "norm"
+    BIAS = "bias"
+    STATISTIC = "statistic"
+    VECTOR = "vector"
+
+
+class FitStatus(StrEnum):
+    """Whether the power-law fit deserves to be read.
+
+    ``ok``; ``too_small``: fewer than 50 eigenvalues; ``short_tail``: fewer than 10 of them in the tail;
+    ``poor_fit``: KS distance above 1.63/sqrt(tail size); ``degenerate``: no fit exists (empty, constant or
+    non-finite matrix) and alpha is None.
+    """
+
+    OK = "ok"
+    TOO_SMALL = "too_small"
+    SHORT_TAIL = "short_tail"
+    POOR_FIT = "poor_fit"
+    DEGENERATE = "degenerate"
+
+
+@dataclass(frozen=True, slots=True)
+class SpectralNumbers:
+    """Numbers read off one eigenvalue spectrum (eigenvalues of W^T W, not divided by N).
+
+    Definitions and sources: ``metrics/spectra.py`` and ``metrics/tailfit.py``. None means undefined for this
+    matrix, never zero and never a sentinel.
+    """
+
+    num_eigenvalues: int
+    fit_status: FitStatus
+    alpha: float | None
+    alpha_sigma: float | None
+    ks_distance: float | None
+    xmin: float | None
+    tail_size: int | None
+    alpha_hat: float | None
+    log_norm: float | None
+    log_spectral_norm: float | None
+    log_alpha_norm: float | None
+    stable_rank: float | None
+    entropy: float | None
+    effective_rank: float | None
+    rank_loss: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Everything kept about one layer (or, for a 1-D tensor, its hygiene numbers alone).
+
+    Attributes:
+        digest: sha256 over tensor bytes, shape, stored type, folded BatchNorm vectors and matrix view.
+        kind: what the tensor is.
+        shape: dimensions as stored.
+        dtype: type as stored.
+        non_finite: number of NaN and infinite elements. When above zero nothing else is computed.
+        max_abs: largest absolute value of the raw tensor, 0 for an empty one.
+        norm: Frobenius norm of the raw tensor.
+        zero_share: share of elements that are exactly zero, 0..1.
+        kurtosis: fourth standardised moment of the folded matrix's elements (3 for a Gaussian), or None.
+        numbers: spectral numbers of the raw matrix, None for 1-D tensors and non-finite layers.
+        folded: spectral numbers of the BatchNorm-folded matrix; equal to ``numbers`` where nothing is folded.
+        folded_by: name of the BatchNorm folded into the layer, or None.
+        fold_statistics_empty: True when that BatchNorm's running variance and mean are zero throughout, which
+            says that the layer's output was already zero during training.
+        spectrum: raw eigenvalues, ascending, float32.
+        folded_spectrum: folded eigenvalues, ascending, float32; the same array as ``spectrum`` without a fold.
+        row_norms, column_norms: norms of the folded, unfolded-to-2-D matrix, float32.
+        sketch: linear sketch of that matrix, float32, 64 x 64 (``metrics/sketch.py``).
+    """
+
+    digest: str
+    kind: LayerKind
+    shape: tuple[int, ...]
+    dtype: str
+    non_finite: int
+    max_abs: float
+    norm: float
+    zero_share: float
+    kurtosis: float | None = None
+    numbers: SpectralNumbers | None = None
+    folded: SpectralNumbers | None = None
+    folded_by: str | None = None
+    fold_statistics_empty: bool = False
+    spectrum: NDArray[np.float32] | None = None
+    folded_spectrum: NDArray[np.float32] | None = None
+    row_norms: NDArray[np.float32] | None = None
+    column_norms: NDArray[np.float32] | None = None
+    sketch: NDArray[np.float32] | None = None

@@ -1,0 +1,52 @@
+"""What a reader hands out: names, shapes and stored types first, values one tensor at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One tensor as the file declares it.
+
+    Attributes:
+        name: full name in the file, without a ``module.`` prefix.
+        shape: dimensions, each >= 0.
+        dtype: stored type in safetensors spelling (``F32``, ``BF16``, ``F8_E4M3``, ``I8`` ...).
+        size_bytes: bytes of the tensor's values (product of shape times item size).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    size_bytes: int
+
+
+class Reader(Protocol):
+    """One open model: a file, or a set of shards that belong together.
+
+    A reader never executes anything that the file contains and never holds more than one tensor in memory.
+    """
+
+    @property
+    def format(self) -> str:
+        """``safetensors`` or ``pytorch``."""
+
+    def tensors(self) -> Sequence[TensorInfo]:
+        """All tensors, in the order of the file, without loading values."""
+
+    def load(self, name: str) -> Array:
+        """The values of one tensor in its stored type (``ml_dtypes`` for BF16 and FP8), read-only.
+
+        Raises:
+            UnreadableError: the values are not all there, or their type has no numpy counterpart.
+        """
+
+    def close(self) -> None:
+        """Release files and memory maps. Arrays handed out stay valid until they are dropped."""
