@@ -1,0 +1,43 @@
+"""The whole configuration: all sections in one immutable value."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import model_validator
+
+from layerwatch.config.alerts import AlertsSettings
+from layerwatch.config.base import SettingsModel
+from layerwatch.config.crosschecks import raise_faults, registry_faults
+from layerwatch.config.registries import RegistrySettings
+from layerwatch.config.rules import RulesSettings
+from layerwatch.config.scan import ScanSettings
+from layerwatch.config.server import ServerSettings
+from layerwatch.config.store import StoreSettings
+
+
+class Settings(SettingsModel):
+    """Configuration of the daemon. ``Settings()`` holds the defaults and reads neither files nor environment."""
+
+    server: ServerSettings = ServerSettings()
+    """The HTTP port."""
+
+    store: StoreSettings = StoreSettings()
+    """The database."""
+
+    registries: tuple[RegistrySettings, ...] = ()
+    """Where models come from."""
+
+    scan: ScanSettings = ScanSettings()
+    """How weights are measured."""
+
+    rules: RulesSettings = RulesSettings()
+    """What is checked."""
+
+    alerts: AlertsSettings = AlertsSettings()
+    """Who is told."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        raise_faults("Settings", registry_faults(self))
+        return self

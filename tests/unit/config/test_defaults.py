@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from layerwatch.config.alerts import LogReceiverSettings, WebhookReceiverSettings
+from layerwatch.config.defaults import default_yaml
+from layerwatch.config.loading import load_settings
+from layerwatch.config.registries import DirectoryRegistrySettings
+from layerwatch.config.secrets import Secret
+from layerwatch.config.settings import Settings
+
+Writer = Callable[[str], Path]
+
+
+def _without_empty_lists(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: None if part == [] else _without_empty_lists(part) for key, part in value.items()}
+    return value
+
+
+def test_the_default_file_loads_to_the_defaults(write_config: Writer) -> None:
+    assert load_settings(write_config(default_yaml()), {}) == Settings()
+
+
+def test_the_default_file_holds_every_key_with_its_default_in_order() -> None:
+    written = yaml.safe_load(default_yaml())
+    expected = _without_empty_lists(Settings().model_dump(mode="json"))
+    assert yaml.safe_dump(written, sort_keys=False) == yaml.safe_dump(expected, sort_keys=False)
+
+
+def test_every_key_of_the_default_file_is_explained() -> None:
+    """A line of explanation stands above the key, beside it, or above the key just before (paired keys)."""
+    lines = default_yaml().splitlines()
+    explained_by_rule = {"enabled", "severity"}
+    for number, line in enumerate(lines):
+        stripped = line.strip()
+        if not stripped or stripped.startswith("#") or ":" not in stripped:
+            continue
+        key = stripped.partition(":")[0]
+        section = not line.startswith(" ")
+        near = lines[max(0, number - 2) : number]
+        assert section or key in explained_by_rule or any(part.strip().startswith("#") for part in near), line
+
+
+def test_the_examples_of_the_default_file_load_when_put_in_force(
+    write_config: Writer, example_yaml: str
+) -> None:
+    path = write_config(example_yaml)
+    settings = load_settings(path, {})
+    assert settings.registries == (
+        DirectoryRegistrySettings(name="local", kind="directory", path=path.parent / "models"),
+    )
+    assert settings.alerts.receivers == (
+        WebhookReceiverSettings(
+            name="oncall",
+            kind="webhook",
+            url=Secret.from_file("/run/secrets/webhook-url"),
+            secret=Secret.from_env("WEBHOOK_SECRET"),
+        ),
+        LogReceiverSettings(name="log", kind="log"),
+    )
+    assert settings.alerts.route is not None
+    assert settings.alerts.route.receiver == "oncall"
+    defaults = Settings()
+    assert (settings.server, settings.store, settings.scan, settings.rules) == (
+        defaults.server,
+        defaults.store,
+        defaults.scan,
+        defaults.rules,
+    )
+
+
+def test_the_examples_show_every_key_of_what_they_are_an_example_of(example_yaml: str) -> None:
+    shown = yaml.safe_load(example_yaml)
+    webhook, log = shown["alerts"]["receivers"]
+    assert list(shown["registries"][0]) == list(DirectoryRegistrySettings.model_fields)
+    assert list(webhook) == list(WebhookReceiverSettings.model_fields)
+    assert list(log) == list(LogReceiverSettings.model_fields)
+    assert shown["alerts"]["route"] == {"receiver": "oncall", "repeat_interval": "12h"}
