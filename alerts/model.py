@@ -47,6 +47,8 @@ class Observation:
         fingerprint: that version's fingerprint; None with ``version``.
         verdict: that version's verdict; None with ``version``.
         findings: findings of this rule group that are bad enough to fire, worst first; empty resolves.
+        undecided_layers: layers of this version that had to be examined and could not be; the empty name stands
+            for the version as a whole. A firing alert about one of them does not resolve.
     """
 
     identity: AlertIdentity
@@ -54,6 +56,7 @@ class Observation:
     fingerprint: str | None
     verdict: Verdict | None
     findings: tuple[Finding, ...]
+    undecided_layers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class AlertState:
         episode: 1 for the first firing of this identity, one more after each resolution. Part of event ids,
             so that a rollback to a version that fired before is news again.
         severity: worst severity notified in this episode.
-        layers: layers notified in this episode, sorted.
+        layers: layers notified in this episode, sorted; the empty name stands for the version as a whole.
         started_at: when this episode began to fire.
         notified_at: when the last event of this episode was queued.
         sequence: number of events queued so far for this identity; carried in payloads for ordering.
@@ -89,7 +92,9 @@ class Transition:
     Attributes:
         event_id: hash of identity, fingerprint, transition and episode; equal for every delivery attempt and
             after a restart.
-        findings: the findings to show, worst first; empty for a resolution.
+        state: the state after the event; its ``notified_at`` is the time of the event.
+        findings: the findings to show, worst first; empty for a resolution, and for a repeat while a version
+            could not be examined.
         verdict: verdict of the version that caused the event; None when the ref is gone.
     """
 
