@@ -1,0 +1,143 @@
+"""Baselines chosen by people: accepted and pinned versions. The history only grows."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from layerwatch.daemon.store import tables
+from layerwatch.daemon.store.errors import StoreError, StoreReason
+from layerwatch.daemon.store.records import BaselineKind, BaselineRecord, VersionKey
+from layerwatch.daemon.store.versionrows import of_key
+
+_EVENTS = tables.baseline_events
+
+
+def accept(
+    connection: sa.Connection, registry: str, model: str, version: str, by: str, reason: str, now: datetime
+) -> BaselineRecord:
+    """Declare a version normal: it is the model's baseline until another is accepted or pinned.
+
+    Raises:
+        StoreError: ``not_found`` when the model has no such version.
+    """
+    return _choose(connection, VersionKey(registry, model, version), BaselineKind.ACCEPTED, by, reason, now)
+
+
+def pin(
+    connection: sa.Connection, registry: str, model: str, version: str, by: str, reason: str, now: datetime
+) -> BaselineRecord:
+    """Make a version the model's baseline until it is unpinned, whatever is accepted meanwhile.
+
+    Raises:
+        StoreError: ``not_found`` when the model has no such version.
+    """
+    return _choose(connection, VersionKey(registry, model, version), BaselineKind.PINNED, by, reason, now)
+
+
+def unpin(
+    connection: sa.Connection, registry: str, model: str, by: str, reason: str, now: datetime
+) -> BaselineRecord:
+    """Take the pin off; the latest accepted version is the baseline again.
+
+    Raises:
+        StoreError: ``nothing_pinned``.
+    """
+    pinned = _pinned(connection, registry, model)
+    if pinned is None:
+        raise StoreError(StoreReason.NOTHING_PINNED, f"no version of {registry}/{model} is pinned")
+    key = VersionKey(registry, model, pinned.version)
+    return _append(connection, key, BaselineKind.UNPINNED, by, reason, now, pinned.fingerprint)
+
+
+def effective(connection: sa.Connection, registry: str, model: str) -> BaselineRecord | None:
+    """The version that people chose as the model's baseline: the pinned one, else the one accepted last."""
+    pinned = _pinned(connection, registry, model)
+    return pinned or _latest(connection, registry, model, (BaselineKind.ACCEPTED,))
+
+
+def history(connection: sa.Connection, registry: str, model: str) -> list[BaselineRecord]:
+    """Everything that was ever done to the model's baseline, latest first."""
+    query = sa.select(_EVENTS).where(*_of_model(registry, model)).order_by(_EVENTS.c.id.desc())
+    return [_to_record(row) for row in connection.execute(query)]
+
+
+def in_use(connection: sa.Connection, registry: str, model: str) -> list[BaselineRecord]:
+    """The pinned and the last accepted version, as far as there are any."""
+    chosen = (
+        _pinned(connection, registry, model),
+        _latest(connection, registry, model, (BaselineKind.ACCEPTED,)),
+    )
+    return [record for record in chosen if record is not None]
+
+
+def _choose(
+    connection: sa.Connection, key: VersionKey, kind: BaselineKind, by: str, reason: str, now: datetime
+) -> BaselineRecord:
+    fingerprint = connection.execute(sa.select(tables.versions.c.fingerprint).where(of_key(key))).scalar()
+    if fingerprint is None:
+        detail = (
+            f"{key.registry}/{key.model} has no version {key.version!r}; list its versions to find the name"
+        )
+        raise StoreError(StoreReason.NOT_FOUND, detail)
+    return _append(connection, key, kind, by, reason, now, fingerprint)
+
+
+def _append(
+    connection: sa.Connection,
+    key: VersionKey,
+    kind: BaselineKind,
+    by: str,
+    reason: str,
+    now: datetime,
+    fingerprint: str,
+) -> BaselineRecord:
+    connection.execute(
+        sa.insert(_EVENTS).values(
+            registry=key.registry,
+            model=key.model,
+            version=key.version,
+            fingerprint=fingerprint,
+            kind=kind.value,
+            actor=by,
+            reason=reason,
+            at=now,
+        )
+    )
+    return BaselineRecord(key.registry, key.model, key.version, kind, by, reason, now, fingerprint)
+
+
+def _pinned(connection: sa.Connection, registry: str, model: str) -> BaselineRecord | None:
+    latest = _latest(connection, registry, model, (BaselineKind.PINNED, BaselineKind.UNPINNED))
+    return latest if latest is not None and latest.kind is BaselineKind.PINNED else None
+
+
+def _latest(
+    connection: sa.Connection, registry: str, model: str, kinds: tuple[BaselineKind, ...]
+) -> BaselineRecord | None:
+    query = (
+        sa.select(_EVENTS)
+        .where(*_of_model(registry, model), _EVENTS.c.kind.in_([kind.value for kind in kinds]))
+        .order_by(_EVENTS.c.id.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).first()
+    return None if row is None else _to_record(row)
+
+
+def _of_model(registry: str, model: str) -> tuple[sa.ColumnElement[bool], ...]:
+    return _EVENTS.c.registry == registry, _EVENTS.c.model == model
+
+
+def _to_record(row: sa.Row[tuple[object, ...]]) -> BaselineRecord:
+    return BaselineRecord(
+        registry=row.registry,
+        model=row.model,
+        version=row.version,
+        kind=BaselineKind(row.kind),
+        by=row.actor,
+        reason=row.reason,
+        at=row.at,
+        fingerprint=row.fingerprint,
+    )

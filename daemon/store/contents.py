@@ -1,0 +1,88 @@
+"""Contents: what was found in a set of weight files, layer by layer."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from layerwatch.daemon.store import tables
+from layerwatch.daemon.store.records import ContentRecord, LayerEntry, SkippedTensor
+from layerwatch.metrics.measurement import LayerKind
+
+_CONTENTS = tables.contents
+_LAYERS = tables.content_layers
+
+
+def save(connection: sa.Connection, content: ContentRecord, now: datetime) -> None:
+    """Keep a content in place of the one with the same fingerprint and metric set, if any."""
+    connection.execute(sa.delete(_CONTENTS).where(*_key(content.fingerprint, content.metric_set)))
+    reason, detail = content.file_problem or (None, None)
+    inserted = connection.execute(
+        sa.insert(_CONTENTS).values(
+            fingerprint=content.fingerprint,
+            metric_set=content.metric_set,
+            format=content.format,
+            size_bytes=content.size_bytes,
+            skipped=[[tensor.name, tensor.reason] for tensor in content.skipped],
+            problem_reason=reason,
+            problem_detail=detail,
+            measure_seconds=content.measure_seconds,
+            saved_at=now,
+        )
+    )
+    assert inserted.inserted_primary_key is not None
+    (content_id,) = inserted.inserted_primary_key
+    if content.layers:
+        connection.execute(
+            sa.insert(_LAYERS),
+            [
+                {
+                    "content_id": content_id,
+                    "position": position,
+                    "name": layer.name,
+                    "kind": layer.kind.value,
+                    "shape": list(layer.shape),
+                    "dtype": layer.dtype,
+                    "digest": layer.digest,
+                    "problem_reason": layer.problem_reason,
+                    "problem_detail": layer.problem_detail,
+                }
+                for position, layer in enumerate(content.layers)
+            ],
+        )
+
+
+def load(connection: sa.Connection, fingerprint: str, metric_set: str) -> ContentRecord | None:
+    """The content with this key, or None."""
+    row = connection.execute(sa.select(_CONTENTS).where(*_key(fingerprint, metric_set))).first()
+    if row is None:
+        return None
+    layers = connection.execute(
+        sa.select(_LAYERS).where(_LAYERS.c.content_id == row.id).order_by(_LAYERS.c.position)
+    )
+    return ContentRecord(
+        fingerprint=row.fingerprint,
+        metric_set=row.metric_set,
+        format=row.format,
+        size_bytes=row.size_bytes,
+        layers=tuple(
+            LayerEntry(
+                name=layer.name,
+                kind=LayerKind(layer.kind),
+                shape=tuple(layer.shape),
+                dtype=layer.dtype,
+                digest=layer.digest,
+                problem_reason=layer.problem_reason,
+                problem_detail=layer.problem_detail,
+            )
+            for layer in layers
+        ),
+        skipped=tuple(SkippedTensor(name, reason) for name, reason in row.skipped),
+        file_problem=None if row.problem_reason is None else (row.problem_reason, row.problem_detail),
+        measure_seconds=row.measure_seconds,
+    )
+
+
+def _key(fingerprint: str, metric_set: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
+    return _CONTENTS.c.fingerprint == fingerprint, _CONTENTS.c.metric_set == metric_set

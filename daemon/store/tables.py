@@ -1,0 +1,192 @@
+"""The tables. Alembic's migrations build exactly these; a test compares the two."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from layerwatch.daemon.store.columns import JSON, ROW_ID, SafeText, UtcTimestamp
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+versions = sa.Table(
+    "versions",
+    metadata,
+    sa.Column("id", ROW_ID, primary_key=True, autoincrement=True),
+    sa.Column("registry", SafeText, nullable=False),
+    sa.Column("model", SafeText, nullable=False),
+    sa.Column("version", SafeText, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("is_current", sa.Boolean, nullable=False),
+    sa.Column("fingerprint", SafeText, nullable=False),
+    sa.Column("previous_fingerprint", SafeText),
+    sa.Column("source_path", SafeText, nullable=False),
+    sa.Column("token", SafeText),
+    sa.Column("order_key", SafeText, nullable=False),
+    sa.Column("sort_key", sa.LargeBinary, nullable=False),
+    sa.Column("parent", SafeText),
+    sa.Column("relation", SafeText),
+    sa.Column("lineage_source", SafeText),
+    sa.Column("lineage_confidence", sa.Double),
+    sa.Column("state", SafeText, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("not_before", UtcTimestamp),
+    sa.Column("discovered_at", UtcTimestamp, nullable=False),
+    sa.Column("judged_at", UtcTimestamp),
+    sa.Column("verdict", SafeText),
+    sa.Column("gone_at", UtcTimestamp),
+    # Reports are large and rarely read: last, so that SQLite reads the other columns without them.
+    sa.Column("report", SafeText),
+    sa.UniqueConstraint("registry", "model", "version", "revision"),
+    sa.Index("ix_versions_registry_model_sort_key", "registry", "model", "sort_key"),
+    sa.Index("ix_versions_state", "state"),
+    sa.Index("ix_versions_fingerprint", "fingerprint"),
+    # Row numbers are handed out to other tables and to users: they are never given twice.
+    sqlite_autoincrement=True,
+)
+
+# At most one row of a version is the current one.
+sa.Index(
+    "uq_versions_current",
+    versions.c.registry,
+    versions.c.model,
+    versions.c.version,
+    unique=True,
+    sqlite_where=versions.c.is_current,
+    postgresql_where=versions.c.is_current,
+)
+
+findings = sa.Table(
+    "findings",
+    metadata,
+    sa.Column("version_id", ROW_ID, sa.ForeignKey("versions.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("rule", SafeText, nullable=False),
+    sa.Column("rule_group", SafeText, nullable=False),
+    sa.Column("severity", SafeText, nullable=False),
+    sa.Column("layer", SafeText),
+    sa.Column("message", SafeText, nullable=False),
+    sa.Column("evidence", JSON, nullable=False),
+    sa.Column("strength", sa.Double),
+)
+
+contents = sa.Table(
+    "contents",
+    metadata,
+    sa.Column("id", ROW_ID, primary_key=True, autoincrement=True),
+    sa.Column("fingerprint", SafeText, nullable=False),
+    sa.Column("metric_set", SafeText, nullable=False),
+    sa.Column("format", SafeText, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("skipped", JSON, nullable=False),
+    sa.Column("problem_reason", SafeText),
+    sa.Column("problem_detail", SafeText),
+    sa.Column("measure_seconds", sa.Double, nullable=False),
+    sa.Column("saved_at", UtcTimestamp, nullable=False),
+    sa.UniqueConstraint("fingerprint", "metric_set"),
+)
+
+content_layers = sa.Table(
+    "content_layers",
+    metadata,
+    sa.Column("content_id", ROW_ID, sa.ForeignKey("contents.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("name", SafeText, nullable=False),
+    sa.Column("kind", SafeText, nullable=False),
+    sa.Column("shape", JSON, nullable=False),
+    sa.Column("dtype", SafeText, nullable=False),
+    sa.Column("digest", SafeText),
+    sa.Column("problem_reason", SafeText),
+    sa.Column("problem_detail", SafeText),
+    sa.Index("ix_content_layers_digest", "digest"),
+)
+
+measurements = sa.Table(
+    "measurements",
+    metadata,
+    sa.Column("digest", SafeText, primary_key=True),
+    sa.Column("metric_set", SafeText, primary_key=True),
+    sa.Column("kind", SafeText, nullable=False),
+    sa.Column("shape", JSON, nullable=False),
+    sa.Column("dtype", SafeText, nullable=False),
+    sa.Column("scalars", JSON, nullable=False),
+    sa.Column("array_shapes", JSON, nullable=False),
+    sa.Column("saved_at", UtcTimestamp, nullable=False),
+    # Arrays last, so that SQLite reads the numbers without them. Little-endian float32, C order.
+    sa.Column("spectrum", sa.LargeBinary),
+    sa.Column("folded_spectrum", sa.LargeBinary),
+    sa.Column("row_norms", sa.LargeBinary),
+    sa.Column("column_norms", sa.LargeBinary),
+    sa.Column("sketch", sa.LargeBinary),
+)
+
+refs = sa.Table(
+    "refs",
+    metadata,
+    sa.Column("registry", SafeText, primary_key=True),
+    sa.Column("model", SafeText, primary_key=True),
+    sa.Column("ref", SafeText, primary_key=True),
+    sa.Column("version_id", ROW_ID, sa.ForeignKey("versions.id"), nullable=False),
+    sa.Column("moved_at", UtcTimestamp, nullable=False),
+    sa.Index("ix_refs_version_id", "version_id"),
+)
+
+baseline_events = sa.Table(
+    "baseline_events",
+    metadata,
+    sa.Column("id", ROW_ID, primary_key=True, autoincrement=True),
+    sa.Column("registry", SafeText, nullable=False),
+    sa.Column("model", SafeText, nullable=False),
+    sa.Column("version", SafeText, nullable=False),
+    sa.Column("fingerprint", SafeText, nullable=False),
+    sa.Column("kind", SafeText, nullable=False),
+    sa.Column("actor", SafeText, nullable=False),
+    sa.Column("reason", SafeText, nullable=False),
+    sa.Column("at", UtcTimestamp, nullable=False),
+    sa.Index("ix_baseline_events_registry_model", "registry", "model"),
+    sqlite_autoincrement=True,
+)
+
+alert_states = sa.Table(
+    "alert_states",
+    metadata,
+    sa.Column("registry", SafeText, primary_key=True),
+    sa.Column("model", SafeText, primary_key=True),
+    sa.Column("ref", SafeText, primary_key=True),
+    sa.Column("rule_group", SafeText, primary_key=True),
+    sa.Column("phase", SafeText, nullable=False),
+    sa.Column("episode", sa.Integer, nullable=False),
+    sa.Column("version", SafeText, nullable=False),
+    sa.Column("fingerprint", SafeText, nullable=False),
+    sa.Column("severity", SafeText, nullable=False),
+    sa.Column("layers", JSON, nullable=False),
+    sa.Column("started_at", UtcTimestamp, nullable=False),
+    sa.Column("notified_at", UtcTimestamp, nullable=False),
+    sa.Column("sequence", sa.Integer, nullable=False),
+)
+
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("id", ROW_ID, primary_key=True, autoincrement=True),
+    sa.Column("event_id", SafeText, nullable=False),
+    sa.Column("receiver", SafeText, nullable=False),
+    sa.Column("payload", SafeText, nullable=False),
+    sa.Column("created_at", UtcTimestamp, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("next_attempt_at", UtcTimestamp, nullable=False),
+    sa.Column("failed_at", UtcTimestamp),
+    sa.Column("delivered_at", UtcTimestamp),
+    sa.Column("dead_at", UtcTimestamp),
+    sa.Column("error_reason", SafeText),
+    sa.Column("error_detail", SafeText),
+    sa.UniqueConstraint("event_id", "receiver"),
+    sa.Index("ix_outbox_delivered_at_dead_at_next_attempt_at", "delivered_at", "dead_at", "next_attempt_at"),
+    sqlite_autoincrement=True,
+)

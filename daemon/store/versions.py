@@ -1,0 +1,233 @@
+"""Versions of models: what was discovered, where each is in its life, what was found.
+
+The scan queue is in ``queue.py``, verdicts and findings in ``verdicts.py``; both are offered here too.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from layerwatch.daemon.store import tables
+from layerwatch.daemon.store.ordering import sort_key
+from layerwatch.daemon.store.queue import (
+    claim_next,
+    counts_by_state,
+    next_not_before,
+    release,
+    reopen,
+    reset_interrupted,
+)
+from layerwatch.daemon.store.records import Lineage, VersionKey, VersionRecord, VersionState
+from layerwatch.daemon.store.verdicts import findings, record_verdict
+from layerwatch.daemon.store.versionrows import LISTED, PRESENT, WITH_REPORT, of_key, to_record
+from layerwatch.metrics.findings import Verdict
+
+__all__ = [
+    "claim_next",
+    "counts_by_state",
+    "current",
+    "current_of_registry",
+    "findings",
+    "get",
+    "get_without_report",
+    "list_versions",
+    "mark_gone",
+    "models",
+    "next_not_before",
+    "previous_passing",
+    "previous_revision",
+    "record_verdict",
+    "register",
+    "release",
+    "reopen",
+    "reset_interrupted",
+]
+
+_VERSIONS = tables.versions
+
+
+def register(
+    connection: sa.Connection,
+    key: VersionKey,
+    fingerprint: str,
+    source_path: str,
+    order_key: str,
+    lineage: Lineage,
+    now: datetime,
+    token: str | None = None,
+) -> VersionRecord:
+    """Tell the store that a registry offers these bytes under this name.
+
+    An unknown name becomes a pending version. The same bytes again change nothing, except that the version is
+    no longer gone and that path and token, and before its judgement the declared lineage, follow the registry. Other
+    bytes under a known name become a new pending revision, and the old one is no longer current.
+
+    Returns:
+        The current row of the version.
+    """
+    known = current(connection, key)
+    if known is not None and known.fingerprint == fingerprint:
+        _follow_registry(connection, known, source_path, token, lineage)
+    else:
+        if known is not None:
+            connection.execute(
+                sa.update(_VERSIONS).where(_VERSIONS.c.id == known.id).values(is_current=False)
+            )
+        connection.execute(
+            sa.insert(_VERSIONS).values(
+                registry=key.registry,
+                model=key.model,
+                version=key.version,
+                revision=1 if known is None else known.revision + 1,
+                is_current=True,
+                fingerprint=fingerprint,
+                previous_fingerprint=None if known is None else known.fingerprint,
+                source_path=source_path,
+                token=token,
+                order_key=order_key,
+                sort_key=sort_key(order_key),
+                **_lineage_columns(lineage),
+                state=VersionState.PENDING.value,
+                attempts=0,
+                discovered_at=now,
+            )
+        )
+    registered = current(connection, key)
+    assert registered is not None
+    return registered
+
+
+def get(connection: sa.Connection, version_id: int) -> VersionRecord | None:
+    """The row with this number, with its report, or None."""
+    row = connection.execute(sa.select(*WITH_REPORT).where(_VERSIONS.c.id == version_id)).first()
+    return None if row is None else to_record(row)
+
+
+def get_without_report(connection: sa.Connection, version_id: int) -> VersionRecord | None:
+    """The row with this number, without its report, or None."""
+    row = connection.execute(sa.select(*LISTED).where(_VERSIONS.c.id == version_id)).first()
+    return None if row is None else to_record(row)
+
+
+def previous_revision(connection: sa.Connection, version: VersionRecord) -> VersionRecord | None:
+    """What was found under the same name before, without its report; None for the first revision."""
+    key = version.key
+    query = sa.select(*LISTED).where(
+        _VERSIONS.c.registry == key.registry,
+        _VERSIONS.c.model == key.model,
+        _VERSIONS.c.version == key.version,
+        _VERSIONS.c.revision == version.revision - 1,
+    )
+    row = connection.execute(query).first()
+    return None if row is None else to_record(row)
+
+
+def current(connection: sa.Connection, key: VersionKey) -> VersionRecord | None:
+    """The current revision of a version, with its report, or None."""
+    row = connection.execute(sa.select(*WITH_REPORT).where(of_key(key))).first()
+    return None if row is None else to_record(row)
+
+
+def current_of_registry(connection: sa.Connection, registry: str) -> list[VersionRecord]:
+    """The current revisions of all versions of a registry, gone ones too, without their reports.
+
+    Sorted by model, within a model in natural order.
+    """
+    order = (_VERSIONS.c.model, _VERSIONS.c.sort_key, _VERSIONS.c.id)
+    of_registry = (_VERSIONS.c.registry == registry, _VERSIONS.c.is_current)
+    return [
+        to_record(row) for row in connection.execute(sa.select(*LISTED).where(*of_registry).order_by(*order))
+    ]
+
+
+def list_versions(
+    connection: sa.Connection,
+    registry: str | None = None,
+    model: str | None = None,
+    limit: int = 100,
+    before: int | None = None,
+) -> list[VersionRecord]:
+    """Revisions of versions, latest discovered first, without their reports.
+
+    Args:
+        registry, model: only those; None for all.
+        limit: at most this many.
+        before: only rows with a smaller number, to go on after the last one of the list before.
+    """
+    query = sa.select(*LISTED).order_by(_VERSIONS.c.id.desc()).limit(limit)
+    if registry is not None:
+        query = query.where(_VERSIONS.c.registry == registry)
+    if model is not None:
+        query = query.where(_VERSIONS.c.model == model)
+    if before is not None:
+        query = query.where(_VERSIONS.c.id < before)
+    return [to_record(row) for row in connection.execute(query)]
+
+
+def models(connection: sa.Connection) -> list[tuple[str, str]]:
+    """(registry, model) of every model of which some version is not gone, sorted."""
+    columns = (_VERSIONS.c.registry, _VERSIONS.c.model)
+    query = sa.select(*columns).where(PRESENT).distinct().order_by(*columns)
+    return [(registry, model) for registry, model in connection.execute(query)]
+
+
+def previous_passing(
+    connection: sa.Connection, registry: str, model: str, order_key: str
+) -> VersionRecord | None:
+    """The nearest version before ``order_key`` whose verdict is pass or warn, without its report, or None.
+
+    A version that is gone counts: its measurements are still there. One that waits for a rescan does not.
+    """
+    query = (
+        sa.select(*LISTED)
+        .where(
+            _VERSIONS.c.registry == registry,
+            _VERSIONS.c.model == model,
+            _VERSIONS.c.is_current,
+            _VERSIONS.c.state == VersionState.JUDGED.value,
+            _VERSIONS.c.verdict.in_((Verdict.PASS.value, Verdict.WARN.value)),
+            _VERSIONS.c.sort_key < sort_key(order_key),
+        )
+        .order_by(_VERSIONS.c.sort_key.desc(), _VERSIONS.c.id.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).first()
+    return None if row is None else to_record(row)
+
+
+def mark_gone(connection: sa.Connection, registry: str, model: str, version: str, now: datetime) -> bool:
+    """Note that the registry no longer lists a version. It is not scanned until it is registered again.
+
+    Returns:
+        True when this is news.
+    """
+    statement = sa.update(_VERSIONS).where(
+        of_key(VersionKey(registry, model, version)), _VERSIONS.c.gone_at.is_(None)
+    )
+    return connection.execute(statement.values(gone_at=now)).rowcount > 0
+
+
+def _follow_registry(
+    connection: sa.Connection, known: VersionRecord, source_path: str, token: str | None, lineage: Lineage
+) -> None:
+    # The lineage a verdict was given with stays beside it.
+    followed = known.lineage if known.state is VersionState.JUDGED else lineage
+    before = (known.gone_at, known.source_path, known.token, known.lineage)
+    if before == (None, source_path, token, followed):
+        return
+    connection.execute(
+        sa.update(_VERSIONS)
+        .where(_VERSIONS.c.id == known.id)
+        .values(gone_at=None, source_path=source_path, token=token, **_lineage_columns(followed))
+    )
+
+
+def _lineage_columns(lineage: Lineage) -> dict[str, str | float | None]:
+    return {
+        "parent": lineage.parent,
+        "relation": lineage.relation,
+        "lineage_source": lineage.source,
+        "lineage_confidence": lineage.confidence,
+    }
