@@ -23,6 +23,7 @@ class UnreadableReason(StrEnum):
     NO_TENSORS = "no_tensors"
     UNKNOWN_FORMAT = "unknown_format"
     TRUNCATED = "truncated"
+    CORRUPT = "corrupt"
     BAD_HEADER = "bad_header"
     BAD_PICKLE = "bad_pickle"
     TOO_DEEP = "too_deep"

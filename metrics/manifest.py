@@ -1,0 +1,170 @@
+"""Which files are the weights of a model, and the fingerprint of their bytes.
+
+A version is its weight files: a commit that changes only the README leaves the fingerprint as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from layerwatch.metrics.errors import UnreadableError, UnreadableReason
+from layerwatch.metrics.readers.shards import INDEX_SUFFIX, read_index
+
+WEIGHT_SUFFIXES = (
+    *(".safetensors", ".safetensors.index.json"),
+    *(".pt", ".pth", ".pth.tar", ".th", ".bin", ".bin.index.json", ".ckpt"),
+    *(".gguf", ".onnx", ".h5", ".keras", ".npz", ".npy"),
+)
+"""Names that weights and the indexes of their shards end with, read or not, in any case."""
+
+BLOCK_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestEntry:
+    """One weight file.
+
+    Attributes:
+        path: relative to the model's root, with ``/``; the name alone when the root is a file.
+        size_bytes: its size.
+        sha256: digest of its bytes, in hex.
+    """
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The weight files of one version, sorted by path."""
+
+    entries: tuple[ManifestEntry, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all weight files together."""
+        return sum(entry.size_bytes for entry in self.entries)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 in hex over one line ``path NUL size NUL sha256 LF`` per file, sorted by path."""
+        state = hashlib.sha256()
+        for entry in sorted(self.entries, key=lambda entry: entry.path):
+            line = f"{entry.path}\0{entry.size_bytes}\0{entry.sha256}\n"
+            state.update(line.encode("utf-8", "surrogateescape"))
+        return state.hexdigest()
+
+
+def weight_files(root: Path) -> tuple[Path, ...]:
+    """The weight files of a model, sorted by path.
+
+    A file is its own weights, whatever it is called; an index of shards brings its shards with it. In a
+    directory every file below it counts whose name ends in one of :data:`WEIGHT_SUFFIXES`. Hidden files and
+    directories are left out. Directories that are symbolic links are not entered, and links to files count
+    only when their target lies below the directory too, so that a model cannot pull in foreign files; the one
+    exception is the cache of the Hugging Face Hub, where ``snapshots/<revision>`` links to ``blobs`` beside it.
+
+    Raises:
+        UnreadableError: NOT_FOUND when there is no such path; IO_ERROR when a directory cannot be listed;
+            NOT_FOUND when the only weight files are links that lead out of the directory.
+    """
+    if not root.is_dir():
+        if not root.exists():
+            raise UnreadableError(UnreadableReason.NOT_FOUND, root, "there is no such file or directory")
+        shards = set(read_index(root).values()) if root.name.endswith(INDEX_SUFFIX) else set()
+        return tuple(sorted({root, *shards}))
+    allowed = _allowed_roots(root)
+    found: list[Path] = []
+    leading_out = 0
+    for folder, subfolders, names in os.walk(root, onerror=_refuse):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        for name in names:
+            path = Path(folder, name)
+            if name.startswith(".") or not name.lower().endswith(WEIGHT_SUFFIXES):
+                continue
+            if path.is_symlink() and not any(path.resolve().is_relative_to(base) for base in allowed):
+                leading_out += 1
+            elif path.is_file():
+                found.append(path)
+    if leading_out and not found:
+        raise UnreadableError(
+            UnreadableReason.NOT_FOUND,
+            root,
+            f"all {leading_out} weight files are links that lead out of the directory, which are not followed; "
+            "copy the files",
+        )
+    return tuple(sorted(found))
+
+
+def build_manifest(root: Path) -> Manifest:
+    """Hash every weight file of a model.
+
+    Raises:
+        UnreadableError: NOT_FOUND when there are none; CHANGED_WHILE_READING when one was written to, replaced,
+            added or removed meanwhile; IO_ERROR when one cannot be read.
+    """
+    files = weight_files(root)
+    if not files:
+        raise UnreadableError(
+            UnreadableReason.NOT_FOUND,
+            root,
+            f"no weight file here; their names end in {', '.join(WEIGHT_SUFFIXES)}",
+        )
+    base = root if root.is_dir() else root.parent
+    entries = tuple(_entry(file, file.relative_to(base).as_posix()) for file in files)
+    if weight_files(root) != files:
+        raise UnreadableError(
+            UnreadableReason.CHANGED_WHILE_READING,
+            root,
+            "weight files were added or removed while they were hashed",
+        )
+    return Manifest(tuple(sorted(entries, key=lambda entry: entry.path)))
+
+
+def _entry(file: Path, name: str) -> ManifestEntry:
+    state = hashlib.sha256()
+    try:
+        with file.open("rb", buffering=0) as stream:
+            before = _identity(os.fstat(stream.fileno()))
+            while block := stream.read(BLOCK_BYTES):
+                state.update(block)
+            size = stream.tell()
+            after, named = _identity(os.fstat(stream.fileno())), _identity(file.stat())
+    except FileNotFoundError as error:
+        raise UnreadableError(UnreadableReason.NOT_FOUND, file, "the file is not there (any more)") from error
+    except OSError as error:
+        raise _io_error(file, error) from error
+    if not before == after == named or size != before[0]:
+        raise UnreadableError(
+            UnreadableReason.CHANGED_WHILE_READING,
+            file,
+            "the file was written to or replaced while it was hashed; publish finished files only, for example by "
+            "renaming them into place",
+        )
+    return ManifestEntry(name, size, state.hexdigest())
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev
+
+
+def _allowed_roots(root: Path) -> tuple[Path, ...]:
+    resolved = root.resolve()
+    if resolved.parent.name == "snapshots":
+        return resolved, resolved.parent.parent / "blobs"
+    return (resolved,)
+
+
+def _refuse(error: OSError) -> None:
+    raise _io_error(Path(error.filename or ""), error) from error
+
+
+def _io_error(path: Path, error: OSError) -> UnreadableError:
+    return UnreadableError(
+        UnreadableReason.IO_ERROR, path, f"it cannot be read: {error.strerror or type(error).__name__}"
+    )

@@ -1,0 +1,266 @@
+"""Which format a file is, and which files of a directory make up the model."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from layerwatch.metrics.errors import UnreadableError, UnreadableReason
+from layerwatch.metrics.readers.detect import READERS, open_model
+
+
+def save(path: Path, **values: float) -> Path:
+    """A model file of this name with one-element tensors."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {name.replace("_", "."): torch.tensor([value]) for name, value in values.items()}
+    if path.suffix == ".safetensors":
+        safetensors.torch.save_file(state, path)
+    else:
+        torch.save(state, path)
+    return path
+
+
+def index(folder: Path, weight_map: Any, name: str = "model.safetensors.index.json") -> Path:
+    path = folder / name
+    path.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return path
+
+
+def contents(path: Path) -> dict[str, float]:
+    reader = open_model(path)
+    return {info.name: float(reader.load(info.name)[0]) for info in reader.tensors()}
+
+
+def refusal(path: Path) -> UnreadableError:
+    with pytest.raises(UnreadableError) as caught:
+        open_model(path)
+    return caught.value
+
+
+def test_the_formats_are_those_that_readers_report() -> None:
+    assert [known.name for known in READERS] == ["pytorch", "safetensors"]
+
+
+@pytest.mark.parametrize(
+    "name", ["m.pt", "m.pth", "m.bin", "m.th", "m.pth.tar", "m.ckpt", "m", "m.safetensors"]
+)
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_torch_file_is_known_by_its_content(tmp_path: Path, name: str, legacy: bool) -> None:
+    path = tmp_path / name
+    torch.save({"w": torch.ones(1)}, path, _use_new_zipfile_serialization=not legacy)
+    reader = open_model(path)
+    assert reader.format == "pytorch"
+    assert reader.load("w").tolist() == [1]
+
+
+def test_a_safetensors_file_is_known_by_its_content(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.safetensors", w=1)
+    assert open_model(path.rename(tmp_path / "blob")).format == "safetensors"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"GGUF\3\0\0\0" + bytes(40), "GGUF"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(40), "HDF5"),
+        (b"\x93NUMPY\1\0", "numpy"),
+        (b"\x1f\x8b\x08\0", "gzip"),
+        (b"<!DOCTYPE html><html>", "HTML"),
+        (b"\x80\x04K\1.", "pickle that torch.save did not write"),
+        (b"hello, world", "hello"),
+    ],
+)
+def test_anything_else_is_refused_saying_what_it_is(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "model.bin"
+    path.write_bytes(content)
+    error = refusal(path)
+    assert error.reason is UnreadableReason.UNKNOWN_FORMAT
+    assert words in error.detail
+    assert "safetensors" in error.detail
+
+
+def test_a_tar_archive_is_refused_saying_so(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.add(save(tmp_path / "m.pt", w=1), "storages")
+    assert "tar archive" in refusal(path).detail
+
+
+def test_missing_empty_and_special_files_are_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "none.pt").reason is UnreadableReason.NOT_FOUND
+    assert refusal(save(tmp_path / "f.pt", w=1) / "below").reason is UnreadableReason.NOT_FOUND
+    (tmp_path / "empty").write_bytes(b"")
+    assert refusal(tmp_path / "empty").reason is UnreadableReason.EMPTY_FILE
+    assert refusal(Path("/dev/zero")).reason is UnreadableReason.IO_ERROR
+    assert refusal(tmp_path / "nul\0byte").reason is UnreadableReason.IO_ERROR
+
+
+def test_shards_are_joined_by_their_index(tmp_path: Path) -> None:
+    save(tmp_path / "model-00001-of-00002.safetensors", a=1, b=2)
+    save(tmp_path / "model-00002-of-00002.safetensors", c=3)
+    path = index(
+        tmp_path,
+        {
+            "a": "model-00001-of-00002.safetensors",
+            "b": "model-00001-of-00002.safetensors",
+            "c": "model-00002-of-00002.safetensors",
+        },
+    )
+    assert contents(tmp_path) == contents(path) == {"a": 1, "b": 2, "c": 3}
+    path.unlink()
+    assert contents(tmp_path) == {"a": 1, "b": 2, "c": 3}
+
+
+def test_torch_shards_are_joined_by_their_index(tmp_path: Path) -> None:
+    save(tmp_path / "pytorch_model-00001-of-00002.bin", module_a=1)
+    save(tmp_path / "pytorch_model-00002-of-00002.bin", module_b=2)
+    names = {f"module.{n}": f"pytorch_model-0000{i}-of-00002.bin" for i, n in enumerate("ab", 1)}
+    index(tmp_path, names, "pytorch_model.bin.index.json")
+    assert contents(tmp_path) == {"a": 1, "b": 2}
+
+
+def test_the_index_decides_where_two_shards_hold_the_same_tensor(tmp_path: Path) -> None:
+    save(tmp_path / "x.safetensors", a=1, b=2)
+    save(tmp_path / "y.safetensors", a=10, c=3)
+    index(tmp_path, {"a": "y.safetensors", "b": "x.safetensors"})
+    assert contents(tmp_path) == {"b": 2, "a": 10, "c": 3}
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "reason", "words"),
+    [
+        ({"a": "gone.safetensors"}, UnreadableReason.MISSING_SHARD, "gone.safetensors"),
+        ({"zz": "x.safetensors"}, UnreadableReason.MISSING_SHARD, "does not hold it"),
+        ({"a": "../x.safetensors"}, UnreadableReason.BAD_HEADER, "without any folder"),
+        ({"a": "/etc/passwd"}, UnreadableReason.BAD_HEADER, "without any folder"),
+        ({"a": ".."}, UnreadableReason.BAD_HEADER, "without any folder"),
+        ({"a": 5}, UnreadableReason.BAD_HEADER, "without any folder"),
+        ({}, UnreadableReason.NO_TENSORS, "empty"),
+        ([], UnreadableReason.BAD_HEADER, "weight_map"),
+    ],
+)
+def test_a_broken_index_is_refused(
+    tmp_path: Path, weight_map: Any, reason: UnreadableReason, words: str
+) -> None:
+    save(tmp_path / "x.safetensors", a=1)
+    index(tmp_path, weight_map)
+    error = refusal(tmp_path)
+    assert error.reason is reason
+    assert words in error.detail
+
+
+def test_an_index_that_is_no_json_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_bytes(b"[" * 10_000)
+    assert refusal(tmp_path).reason is UnreadableReason.TOO_DEEP
+
+
+def test_a_shard_that_is_not_there_is_missed_without_an_index_too(tmp_path: Path) -> None:
+    save(tmp_path / "model-00001-of-00003.safetensors", a=1)
+    save(tmp_path / "model-00003-of-00003.safetensors", b=1)
+    error = refusal(tmp_path)
+    assert error.reason is UnreadableReason.MISSING_SHARD
+    assert "2 of 3" in error.detail
+
+
+def test_the_same_tensor_in_two_numbered_shards_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "model-00001-of-00002.safetensors", a=1)
+    save(tmp_path / "model-00002-of-00002.safetensors", a=2)
+    assert refusal(tmp_path).reason is UnreadableReason.BAD_HEADER
+
+
+def test_an_index_cannot_pull_in_a_file_from_outside_through_a_link(tmp_path: Path) -> None:
+    outside = save(tmp_path / "outside.safetensors", a=1)
+    model = tmp_path / "model"
+    model.mkdir()
+    save(model / "y.safetensors", b=1)
+    (model / "x.safetensors").symlink_to(outside)
+    index(model, {"a": "x.safetensors"})
+    assert refusal(model).reason is UnreadableReason.MISSING_SHARD
+
+
+def test_several_indexes_are_refused_unless_one_is_the_usual_one(tmp_path: Path) -> None:
+    save(tmp_path / "x.safetensors", a=1)
+    index(tmp_path, {"a": "x.safetensors"}, "model.fp16.safetensors.index.json")
+    index(tmp_path, {"a": "x.safetensors"}, "other.safetensors.index.json")
+    assert refusal(tmp_path).reason is UnreadableReason.UNKNOWN_FORMAT
+    index(tmp_path, {"a": "x.safetensors"})
+    assert contents(tmp_path) == {"a": 1}
+
+
+def test_safetensors_come_before_torch_and_training_state_is_left_out(tmp_path: Path) -> None:
+    save(tmp_path / "model.safetensors", a=1)
+    for name in ("pytorch_model.bin", "optimizer.pt", "training_args.bin", "rng_state_0.pth"):
+        save(tmp_path / name, a=2)
+    assert contents(tmp_path) == {"a": 1}
+    (tmp_path / "model.safetensors").unlink()
+    assert contents(tmp_path) == {"a": 2}
+
+
+def test_unrelated_files_are_joined_and_prefixed_only_where_names_collide(tmp_path: Path) -> None:
+    save(tmp_path / "encoder.safetensors", a=1)
+    save(tmp_path / "decoder.safetensors", b=2)
+    assert contents(tmp_path) == {"b": 2, "a": 1}
+    save(tmp_path / "head.v2.safetensors", a=3)
+    assert contents(tmp_path) == {"decoder.b": 2, "encoder.a": 1, "head.v2.a": 3}
+
+
+def test_torch_files_that_differ_only_in_suffix_keep_apart(tmp_path: Path) -> None:
+    save(tmp_path / "m.pt", a=1)
+    save(tmp_path / "m.pth", a=2)
+    assert contents(tmp_path) == {"m.pt.a": 1, "m.pth.a": 2}
+
+
+def test_torch_files_without_tensors_and_foreign_bin_files_stand_aside(tmp_path: Path) -> None:
+    save(tmp_path / "weights.pt", a=1)
+    torch.save({"note": 1}, tmp_path / "notes.pt")
+    (tmp_path / "vocabulary.bin").write_bytes(b"words")
+    assert contents(tmp_path) == {"a": 1}
+    (tmp_path / "weights.pt").unlink()
+    assert refusal(tmp_path).reason is UnreadableReason.NO_TENSORS
+    (tmp_path / "notes.pt").unlink()
+    assert refusal(tmp_path).reason is UnreadableReason.UNKNOWN_FORMAT
+
+
+def test_a_broken_file_among_others_makes_the_model_unreadable(tmp_path: Path) -> None:
+    save(tmp_path / "a.safetensors", a=1)
+    path = save(tmp_path / "b.safetensors", b=1)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert refusal(tmp_path).reason is UnreadableReason.TRUNCATED
+
+
+def test_folders_below_are_searched_when_the_directory_holds_no_weights(tmp_path: Path) -> None:
+    save(tmp_path / "artifacts" / "data" / "model.pth", w=1)
+    assert contents(tmp_path) == {"w": 1}
+    save(tmp_path / "vae" / "model.safetensors", w=2)
+    assert contents(tmp_path) == {"artifacts.data.w": 1, "vae.w": 2}
+    assert open_model(tmp_path).format == "pytorch+safetensors"
+    save(tmp_path / "model.safetensors", w=3)
+    assert contents(tmp_path) == {"w": 3}
+
+
+def test_a_directory_without_weights_says_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("x")
+    assert refusal(tmp_path).reason is UnreadableReason.NOT_FOUND
+    (tmp_path / "model.onnx").write_bytes(b"x")
+    error = refusal(tmp_path)
+    assert error.reason is UnreadableReason.UNKNOWN_FORMAT
+    assert "model.onnx" in error.detail
+
+
+def test_closing_a_joined_model_leaves_its_arrays_valid(tmp_path: Path) -> None:
+    save(tmp_path / "a.safetensors", a=1)
+    save(tmp_path / "b.safetensors", b=2)
+    reader = open_model(tmp_path)
+    first, second = reader.load("a"), reader.load("b")
+    reader.close()
+    assert np.array_equal(np.concatenate([first, second]), [1, 2])
+    with pytest.raises(KeyError):
+        reader.load("c")
