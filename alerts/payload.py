@@ -111,7 +111,7 @@ def _event(transition: Transition, context: EventContext) -> dict[str, Any]:
 def _summary(transition: Transition) -> str:
     """One sentence for people."""
     state = transition.state
-    since = _iso(state.started_at)
+    since = _iso(state.started_at.replace(microsecond=0))
     model, version, ref = (_name(text) for text in (state.identity.model, state.version, state.identity.ref))
     if transition.reason is TransitionReason.REF_GONE:
         return f"{model} ({ref}): resolved because the ref or the model is gone; was firing since {since}"

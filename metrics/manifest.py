@@ -87,7 +87,10 @@ def weight_files(root: Path) -> tuple[Path, ...]:
             path = Path(folder, name)
             if name.startswith(".") or not name.lower().endswith(WEIGHT_SUFFIXES):
                 continue
-            if path.is_symlink() and not any(path.resolve().is_relative_to(base) for base in allowed):
+            # Unlike Path.resolve, realpath takes links in a circle without an error.
+            if path.is_symlink() and not any(
+                Path(os.path.realpath(path)).is_relative_to(base) for base in allowed
+            ):
                 leading_out += 1
             elif path.is_file():
                 found.append(path)

@@ -48,5 +48,8 @@ class Reader(Protocol):
             UnreadableError: the values are not all there, or their type has no numpy counterpart.
         """
 
+    def release(self) -> None:
+        """Give back the memory of what was read so far. Arrays handed out stay valid and are read again when used."""
+
     def close(self) -> None:
         """Release files and memory maps. Arrays handed out stay valid until they are dropped."""

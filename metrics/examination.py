@@ -1,0 +1,220 @@
+"""The examination of one version: everything the rules may look at, and the context they judge it in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from math import log10, sqrt
+from statistics import median
+
+from layerwatch.config.rules import SpectralOutlierSettings
+from layerwatch.metrics.change import Change
+from layerwatch.metrics.measurement import LayerKind, Measurement
+
+_TINY = 1e-300
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a layer, or the whole version, could not be examined: closed reason and a sentence."""
+
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExaminedLayer:
+    """One layer or vector of the new version, beside its baseline.
+
+    Attributes:
+        measurement: scalar numbers (arrays dropped); None when it could not be examined.
+        problem: why not, or None.
+        baseline: the baseline's numbers for the layer of the same name, or None.
+        change: comparison of the two; None without a baseline or where either is not finite.
+    """
+
+    name: str
+    kind: LayerKind
+    shape: tuple[int, ...]
+    dtype: str
+    measurement: Measurement | None
+    problem: Problem | None = None
+    baseline: Measurement | None = None
+    change: Change | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MissingLayer:
+    """A layer that the baseline has and the new version lacks."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InPlaceChange:
+    """The same version name held other bytes before.
+
+    Attributes:
+        previous_fingerprint, fingerprint: then and now.
+        was_readable: whether the earlier bytes could be examined; a version that could not is likely to have
+            been completed, not tampered with.
+    """
+
+    previous_fingerprint: str
+    fingerprint: str
+    was_readable: bool
+
+
+class Regime(StrEnum):
+    """How the new version relates to its baseline (detection study, section 10).
+
+    ``aligned``: most layers point the same way and the median change is small; ``long``: the same after a long
+    fine-tune; ``unaligned``: trained from another seed; ``unaligned_wide``: the same with a model-wide shift of
+    the spectra; ``none``: there is no baseline.
+    """
+
+    NONE = "none"
+    ALIGNED = "aligned"
+    LONG = "long"
+    UNALIGNED = "unaligned"
+    UNALIGNED_WIDE = "unaligned_wide"
+
+    @property
+    def comparable(self) -> bool:
+        """True where element-wise comparison means something."""
+        return self in (Regime.ALIGNED, Regime.LONG)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What is normal in this version: the values that single layers are held against.
+
+    Attributes:
+        aligned_share: share of compared layers with a cosine above max(0.3, 6/sqrt(elements)), at most 0.95,
+            0..1.
+        median_relative_change: over compared layers of equal shape, unchanged ones included.
+        median_severity: of the spectral severity of those layers.
+        median_log_norm_ratio: of log10(norm ratio) of those layers.
+        severities: spectral severity by layer name.
+    """
+
+    regime: Regime
+    aligned_share: float
+    median_relative_change: float
+    median_severity: float
+    median_log_norm_ratio: float
+    severities: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """Input of the judge.
+
+    Attributes:
+        layers: layers with a spectrum, in file order.
+        vectors: 1-D floating tensors, in file order.
+        missing: layers and vectors of the baseline that are not there.
+        has_baseline: whether a baseline was compared with at all.
+        problem: why the whole version could not be examined, or None.
+        baseline_problem: why a baseline that was asked for could not be examined, or None.
+        in_place: set when the version's bytes changed under its name.
+    """
+
+    layers: tuple[ExaminedLayer, ...]
+    vectors: tuple[ExaminedLayer, ...]
+    missing: tuple[MissingLayer, ...]
+    has_baseline: bool
+    problem: Problem | None = None
+    in_place: InPlaceChange | None = None
+    baseline_problem: Problem | None = None
+
+    @property
+    def everything(self) -> Iterable[ExaminedLayer]:
+        """Layers, then vectors."""
+        return (*self.layers, *self.vectors)
+
+    @property
+    def is_complete(self) -> bool:
+        """True when everything that had to be examined was."""
+        return self.problem is None and self.baseline_problem is None and not self.undecided
+
+    @property
+    def undecided(self) -> tuple[ExaminedLayer, ...]:
+        """Layers and vectors that could not be examined."""
+        return tuple(layer for layer in self.everything if layer.problem is not None)
+
+
+def without_arrays(measurement: Measurement) -> Measurement:
+    """The measurement's scalar part, which is what an examination keeps per layer."""
+    return replace(
+        measurement, spectrum=None, folded_spectrum=None, row_norms=None, column_norms=None, sketch=None
+    )
+
+
+def context_of(examination: Examination, settings: SpectralOutlierSettings) -> Context:
+    """Regime and medians of a version (detection study, section 10, "Context")."""
+    compared = [layer for layer in examination.layers if layer.change and layer.change.aligned]
+    if not examination.has_baseline or not compared:
+        return Context(Regime.NONE, 0.0, 0.0, 0.0, 0.0, {})
+    changes = [(layer, layer.change) for layer in compared if layer.change is not None]
+    cosines = [(layer, change.aligned.cosine) for layer, change in changes if change.aligned is not None]
+    known = [(layer, cosine) for layer, cosine in cosines if cosine is not None]
+    aligned = [layer for layer, cosine in known if cosine > _alignment_floor(layer)]
+    share = len(aligned) / len(known) if known else 0.0
+    relative = _median(
+        change.aligned.relative_change
+        for _, change in changes
+        if change.aligned is not None and change.aligned.relative_change is not None
+    )
+    severities = {layer.name: spectral_severity(change, settings) for layer, change in changes}
+    median_severity = _median(severities.values())
+    if share >= 0.5:
+        regime = Regime.ALIGNED if relative < 0.2 else Regime.LONG
+    else:
+        regime = Regime.UNALIGNED_WIDE if median_severity >= 0.6 else Regime.UNALIGNED
+    ratios = _median(
+        log10(change.norm_ratio) for _, change in changes if change.norm_ratio and change.norm_ratio > _TINY
+    )
+    return Context(regime, share, relative, median_severity, ratios, severities)
+
+
+def spectral_severity(change: Change, settings: SpectralOutlierSettings) -> float:
+    """How far a layer's spectrum moved, in units of the largest healthy move of each number; >= 0.
+
+    The largest of seven quotients (detection study, section 10, "S"). A layer that changed shape has none.
+    """
+    by = settings.divisors
+    parts = [
+        _log_part(change.norm_ratio, 2.0, by.log_norm),
+        _log_part(change.spectral_ratio, 2.0, by.log_spectral_norm),
+        _log_part(change.stable_rank_ratio, 1.0, by.log_stable_rank),
+        _log_part(change.effective_rank_ratio, 1.0, by.log_effective_rank),
+        _log_part(change.kurtosis_ratio, 1.0, by.log_kurtosis),
+        max(0.0, change.rank_loss_shift or 0.0) / by.rank_loss,
+    ]
+    if change.esd_distance is not None and change.num_eigenvalues:
+        # Below 1.63 sqrt(2/n) two samples of one law differ by chance (1 % point of the two-sample KS law).
+        chance = 1.63 * (2.0 / change.num_eigenvalues) ** 0.5
+        parts.append(change.esd_distance / max(by.esd_distance, chance))
+    return float(max(parts))
+
+
+def _log_part(ratio: float | None, power: float, divisor: float) -> float:
+    if ratio is None or ratio <= _TINY:
+        return 0.0
+    return float(abs(power * log10(ratio)) / divisor)
+
+
+def _alignment_floor(layer: ExaminedLayer) -> float:
+    elements = 1
+    for side in layer.shape:
+        elements *= side
+    # Six standard deviations of a chance cosine exceed any cosine at 36 elements and fewer.
+    return min(0.95, max(0.3, 6.0 / sqrt(elements)))
+
+
+def _median(values: Iterable[float]) -> float:
+    listed: Sequence[float] = list(values)
+    return float(median(listed)) if listed else 0.0

@@ -1,0 +1,242 @@
+"""The report of one examined version, schema version 1: what ``--format json`` prints and the daemon keeps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+from layerwatch import __version__
+from layerwatch.metrics.change import Change
+from layerwatch.metrics.examination import Examination, ExaminedLayer
+from layerwatch.metrics.findings import EvidenceValue, Finding, LayerStatus, Verdict
+from layerwatch.metrics.judge import Judgement
+from layerwatch.metrics.layers import Skipped
+from layerwatch.metrics.measurement import METRIC_SET
+from layerwatch.metrics.rules import RULE_SET
+
+
+def _without_surrogates(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+ForeignText = Annotated[str, BeforeValidator(_without_surrogates)]
+"""File names may hold bytes that are no UTF-8 (surrogates in Python); JSON has no place for those."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
+
+
+class ModelPart(_Part):
+    """Which bytes were examined."""
+
+    source: ForeignText
+    name: ForeignText
+    version: ForeignText
+    fingerprint: str | None
+    format: str | None
+    size_bytes: int | None
+
+
+class BaselinePart(ModelPart):
+    """Which bytes they were held against, how the two relate, and why this baseline was chosen."""
+
+    relation: str | None
+    chosen_by: str
+
+
+class FindingPart(_Part):
+    """One violation of one rule."""
+
+    rule: str
+    severity: str
+    layer: str | None
+    message: ForeignText
+    evidence: dict[str, EvidenceValue]
+
+
+class LayerMetrics(_Part):
+    """Numbers of the raw layer; definitions in ``metrics/spectra.py``. None means undefined."""
+
+    alpha: float | None = None
+    alpha_sigma: float | None = None
+    ks_distance: float | None = None
+    xmin: float | None = None
+    tail_size: int | None = None
+    fit_status: str | None = None
+    num_eigenvalues: int | None = None
+    alpha_hat: float | None = None
+    log_norm: float | None = None
+    log_spectral_norm: float | None = None
+    log_alpha_norm: float | None = None
+    stable_rank: float | None = None
+    entropy: float | None = None
+    effective_rank: float | None = None
+    rank_loss: int | None = None
+    kurtosis: float | None = None
+    max_abs: float | None = None
+    zero_share: float | None = None
+    non_finite: int | None = None
+
+
+class ChangePart(_Part):
+    """Numbers against the baseline's layer of the same name; ratios are new over baseline, folded."""
+
+    method: str | None
+    relative_change: float | None
+    relative_change_error: float | None
+    cosine: float | None
+    norm_ratio: float | None
+    spectral_ratio: float | None
+    stable_rank_ratio: float | None
+    effective_rank_ratio: float | None
+    max_abs_ratio: float | None
+    esd_distance: float | None
+    alpha_baseline: float | None
+    alpha_shift: float | None
+    alpha_shift_sigmas: float | None
+    new_zero_rows: int
+    new_zero_columns: int
+
+
+class LayerPart(_Part):
+    """One layer with a spectrum."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    dtype: str
+    status: LayerStatus
+    metrics: LayerMetrics
+    change: ChangePart | None
+
+
+class SkippedPart(_Part):
+    """A tensor that has no spectrum by nature."""
+
+    name: str
+    reason: str
+
+
+class ToolPart(_Part):
+    """What produced the report."""
+
+    version: str
+    metric_set: str
+    rule_set: str
+
+
+class Report(_Part):
+    """The whole report."""
+
+    schema_version: Literal[1] = 1
+    model: ModelPart
+    baseline: BaselinePart | None
+    verdict: Verdict
+    regime: str
+    findings: tuple[FindingPart, ...]
+    layers: tuple[LayerPart, ...]
+    skipped: tuple[SkippedPart, ...]
+    blind_spots: tuple[str, ...]
+    timings: dict[str, float]
+    tool: ToolPart
+
+    def to_json(self, indent: int | None = None) -> str:
+        """JSON text without NaN or Infinity."""
+        return self.model_dump_json(indent=indent)
+
+
+def build_report(
+    model: ModelPart,
+    baseline: BaselinePart | None,
+    examination: Examination,
+    judgement: Judgement,
+    skipped: tuple[Skipped, ...],
+    timings: Mapping[str, float],
+) -> Report:
+    """Join what is known about a version into its report."""
+    return Report(
+        model=model,
+        baseline=baseline,
+        verdict=judgement.verdict,
+        regime=str(judgement.context.regime),
+        findings=tuple(_finding_part(finding) for finding in judgement.findings),
+        layers=tuple(_layer_part(layer, judgement.statuses[layer.name]) for layer in examination.layers),
+        skipped=tuple(SkippedPart(name=one.name, reason=one.reason) for one in skipped),
+        blind_spots=judgement.blind_spots,
+        timings={name: round(seconds, 6) for name, seconds in timings.items()},
+        tool=ToolPart(version=__version__, metric_set=METRIC_SET, rule_set=RULE_SET),
+    )
+
+
+def _finding_part(finding: Finding) -> FindingPart:
+    return FindingPart(
+        rule=finding.rule,
+        severity=str(finding.severity),
+        layer=finding.layer,
+        message=finding.message,
+        evidence={name: _finite(value) for name, value in finding.evidence.items()},
+    )
+
+
+def _layer_part(layer: ExaminedLayer, status: LayerStatus) -> LayerPart:
+    measured = layer.measurement
+    values: dict[str, Any] = {}
+    if measured is not None:
+        if measured.numbers is not None:
+            values = {
+                name: getattr(measured.numbers, name)
+                for name in type(measured.numbers).__dataclass_fields__
+                if name != "fit_status"
+            }
+            values["fit_status"] = str(measured.numbers.fit_status)
+        else:
+            values["fit_status"] = "degenerate"
+        values |= {
+            "kurtosis": measured.kurtosis,
+            "max_abs": measured.max_abs,
+            "zero_share": measured.zero_share,
+            "non_finite": measured.non_finite,
+        }
+    return LayerPart(
+        name=layer.name,
+        kind=str(layer.kind),
+        shape=layer.shape,
+        dtype=layer.dtype,
+        status=status,
+        metrics=LayerMetrics(**{name: _finite(value) for name, value in values.items()}),
+        change=_change_part(layer, layer.change) if layer.change else None,
+    )
+
+
+def _change_part(layer: ExaminedLayer, change: Change) -> ChangePart:
+    aligned = change.aligned
+    baseline = layer.baseline.numbers if layer.baseline else None
+    return ChangePart(
+        method=str(aligned.method) if aligned else None,
+        relative_change=_number(aligned.relative_change) if aligned else None,
+        relative_change_error=aligned.error if aligned else None,
+        cosine=_number(aligned.cosine) if aligned else None,
+        norm_ratio=_number(change.norm_ratio),
+        spectral_ratio=_number(change.spectral_ratio),
+        stable_rank_ratio=_number(change.stable_rank_ratio),
+        effective_rank_ratio=_number(change.effective_rank_ratio),
+        max_abs_ratio=_number(change.max_abs_ratio),
+        esd_distance=_number(change.esd_distance),
+        alpha_baseline=_number(baseline.alpha) if baseline else None,
+        alpha_shift=_number(change.alpha_shift),
+        alpha_shift_sigmas=_number(change.alpha_shift_sigmas),
+        new_zero_rows=change.new_zero_rows,
+        new_zero_columns=change.new_zero_columns,
+    )
+
+
+def _number(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _finite(value: EvidenceValue) -> EvidenceValue:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

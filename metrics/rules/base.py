@@ -1,0 +1,33 @@
+"""What a rule is: a name, an explanation, and a pure function from an examination to findings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from layerwatch.config.rules import RulesSettings
+from layerwatch.metrics.examination import Context, Examination
+from layerwatch.metrics.findings import Finding, RuleGroup
+
+Check = Callable[[Examination, Context, RulesSettings], Iterable[Finding]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One check.
+
+    Attributes:
+        name: file name = config key = metric label = argument of ``layerwatch explain``.
+        group: what it looks after; findings of one group make one alert.
+        title: half a line for tables.
+        explanation: what it means, what to do, what it cannot see; plain text, shown by ``explain``.
+        needs_baseline: the runner skips the rule where there is none.
+        check: the rule itself; reads its thresholds from its section of the settings.
+    """
+
+    name: str
+    group: RuleGroup
+    title: str
+    explanation: str
+    needs_baseline: bool
+    check: Check

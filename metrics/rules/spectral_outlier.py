@@ -1,0 +1,68 @@
+"""One layer whose spectrum moved while the others' did not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from layerwatch.config.rules import RulesSettings
+from layerwatch.metrics.examination import Context, Examination, Regime
+from layerwatch.metrics.findings import Finding, RuleGroup, Severity
+from layerwatch.metrics.rules.base import Rule
+
+
+def check(examination: Examination, context: Context, rules: RulesSettings) -> Iterator[Finding]:
+    settings = rules.spectral_outlier
+    if context.regime is Regime.NONE:
+        return
+    wide = context.regime in (Regime.LONG, Regime.UNALIGNED_WIDE)
+    base = settings.wide_severity_limit if wide else settings.severity_limit
+    times = settings.wide_times_median if wide else settings.times_median
+    limit = max(base, times * context.median_severity)
+    for layer in examination.layers:
+        value = context.severities.get(layer.name)
+        change = layer.change
+        if value is None or change is None or change.emptied or value < limit:
+            continue
+        yield Finding(
+            RULE.name,
+            RULE.group,
+            Severity(settings.severity),
+            layer.name,
+            f"its spectrum moved by {value:.3g} times what healthy changes do; the model's median is "
+            f"{context.median_severity:.3g}, the limit {limit:.3g}",
+            {
+                "spectral_severity": value,
+                "median_severity": context.median_severity,
+                "limit": limit,
+                "norm_ratio": change.norm_ratio,
+                "spectral_ratio": change.spectral_ratio,
+                "stable_rank_ratio": change.stable_rank_ratio,
+                "effective_rank_ratio": change.effective_rank_ratio,
+                "esd_distance": change.esd_distance,
+                "rank_loss_shift": change.rank_loss_shift,
+                "kurtosis_ratio": change.kurtosis_ratio,
+                "regime": str(context.regime),
+            },
+            strength=value / limit,
+        )
+
+
+RULE = Rule(
+    name="spectral_outlier",
+    group=RuleGroup.WEIGHTS,
+    title="one layer's spectrum moved alone",
+    explanation="""\
+Works without aligned weights, hence also after a retrain from another seed. The severity of a layer is the
+largest of seven moves of its spectrum, each divided by the largest healthy one: squared norm 0.20 decades,
+largest eigenvalue 0.35, stable rank 0.15, effective rank 0.08, kurtosis 0.55, KS distance of the mean-normalised
+eigenvalues 0.15 (or what chance gives for its size), rank loss 20 %.
+
+Critical at 1 and 3 times the model's median; at 5 and 6 times the median after a long fine-tune or a retrain
+that shifted every spectrum.
+
+What to do: open the spectrum: a collapsed tail is lost rank, a lone spike one giant element or row.
+
+Cannot see: permuted rows or columns, sign flips and transposes. They leave every singular value as it is.""",
+    needs_baseline=True,
+    check=check,
+)

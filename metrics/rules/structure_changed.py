@@ -1,0 +1,71 @@
+"""Layers that disappeared, changed shape or were added."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from layerwatch.config.rules import RulesSettings
+from layerwatch.metrics.examination import Context, Examination
+from layerwatch.metrics.findings import Finding, RuleGroup, Severity
+from layerwatch.metrics.rules.base import Rule
+
+
+def check(examination: Examination, context: Context, rules: RulesSettings) -> Iterator[Finding]:
+    settings = rules.structure_changed
+    if examination.problem is not None:
+        # A file that cannot be read has no layers at all; saying that each is missing would hide the reason.
+        return
+    for missing in examination.missing:
+        yield Finding(
+            RULE.name,
+            RULE.group,
+            Severity(settings.severity),
+            missing.name,
+            f"the baseline has this layer (shape {_text(missing.shape)}), the version does not",
+            {"shape": None, "baseline_shape": _text(missing.shape)},
+            strength=400.0,
+        )
+    for layer in examination.everything:
+        if layer.problem is not None:
+            continue
+        if layer.baseline is None:
+            yield Finding(
+                RULE.name,
+                RULE.group,
+                Severity(settings.added_layer_severity),
+                layer.name,
+                f"the version has this layer (shape {_text(layer.shape)}), the baseline does not",
+                {"shape": _text(layer.shape), "baseline_shape": None},
+            )
+        elif layer.baseline.shape != layer.shape:
+            yield Finding(
+                RULE.name,
+                RULE.group,
+                Severity(settings.changed_shape_severity),
+                layer.name,
+                f"shape {_text(layer.baseline.shape)} became {_text(layer.shape)}",
+                {"shape": _text(layer.shape), "baseline_shape": _text(layer.baseline.shape)},
+            )
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return "x".join(str(side) for side in shape) or "1"
+
+
+RULE = Rule(
+    name="structure_changed",
+    group=RuleGroup.WEIGHTS,
+    title="layers missing, reshaped or added",
+    explanation="""\
+A version that lacks a layer of its baseline was exported incompletely, or is another network.
+
+A missing layer is critical, a changed shape a warning (channels were removed, a vocabulary grew), an added
+layer information. Layers are matched by name.
+
+What to do: compare the tensor lists; if the architecture was changed on purpose, accept the version as the new
+baseline.
+
+Cannot see: renamed layers; they appear as one missing and one added.""",
+    needs_baseline=True,
+    check=check,
+)

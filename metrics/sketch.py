@@ -1,0 +1,72 @@
+"""Linear sketches: enough of a layer to compare it with any earlier or later version without its weights.
+
+``S(W) = A W B / k`` with seeded random +-1 matrices A (k x rows) and B (columns x k), k = 64. Because it is
+linear, ``S(W) - S(W0)`` is the sketch of the change, and ``E ||S(D)||^2 = ||D||^2`` for every D (each entry of
+``A D B`` has variance ``||D||_F^2``). Measured on 3072 x 768: the estimate's standard deviation is 1.3 % for a
+noise-like change, 3.5 % for rank 16, 12 % for rank 1.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerwatch.metrics.tensors import Array
+
+SIZE = 64
+"""Rows and columns of a sketch (16 KiB per layer)."""
+
+RELATIVE_ERROR = 0.12
+"""Largest measured standard deviation of an estimated norm (changes of rank 1), relative."""
+
+_ROWS_KEY = 0x6C617965727761746368_0001
+_COLUMNS_KEY = 0x6C617965727761746368_0002
+_BLOCK_ELEMENTS = 1 << 20
+
+
+def sketch(matrix: Array, factors: NDArray[np.float64] | None = None) -> NDArray[np.float32]:
+    """Sketch of a matrix, optionally with its rows scaled first.
+
+    Args:
+        matrix: shape (rows, columns), float32 or float64, finite.
+        factors: factor per row, shape (rows,), or None.
+
+    Returns:
+        shape (64, 64), float32. The same matrix gives the same sketch on every machine and release that
+        shares the metric set: the signs are raw bits of the Philox generator, whose stream is fixed.
+    """
+    rows, columns = matrix.shape
+    left = signs(rows, _ROWS_KEY).astype(np.float64)
+    if factors is not None:
+        left = left * factors
+    right = signs(columns, _COLUMNS_KEY).astype(np.float64)
+    total = np.zeros((SIZE, SIZE))
+    step = max(1, _BLOCK_ELEMENTS // max(1, columns))
+    for begin in range(0, rows, step):
+        block = matrix[begin : begin + step].astype(np.float64)
+        total += left[:, begin : begin + step] @ (block @ right.T)
+    limit = np.finfo(np.float32).max
+    return np.clip(total / SIZE, -limit, limit).astype(np.float32)
+
+
+def norm_of_change(new: NDArray[np.float32], old: NDArray[np.float32]) -> float:
+    """Estimate of the Frobenius norm of the difference of two sketched matrices."""
+    return float(np.linalg.norm(new.astype(np.float64) - old.astype(np.float64)))
+
+
+def inner_product(new: NDArray[np.float32], old: NDArray[np.float32]) -> float:
+    """Estimate of the Frobenius inner product of two sketched matrices."""
+    return float(np.vdot(new.astype(np.float64), old.astype(np.float64)))
+
+
+@lru_cache(maxsize=16)
+def signs(length: int, key: int) -> NDArray[np.int8]:
+    """Seeded random signs, shape (64, length), values -1 and +1; a prefix of any longer one of the same key.
+
+    Being a prefix keeps the signs of a row the same when rows are appended (a grown vocabulary).
+    """
+    words = np.random.Philox(key=key).random_raw(length)
+    bits = np.unpackbits(words.astype("<u8").view(np.uint8), bitorder="little").reshape(length, SIZE)
+    return np.ascontiguousarray(bits.T.astype(np.int8) * 2 - 1)

@@ -1,0 +1,185 @@
+"""Eigenvalue spectra of layers and the numbers that need nothing but the eigenvalues.
+
+Eigenvalues are those of W^T W (sigma^2), not divided by the matrix' longer side; those of a convolution are
+pooled over its kernel positions (Martin & Mahoney, JMLR 22(165), 2021, section 3). Route: Gram matrix of the
+shorter side, then a symmetric eigenvalue solver without vectors: float64 up to a shorter side of 1024, float32
+above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from layerwatch.metrics.measurement import FitStatus, LayerKind, SpectralNumbers
+from layerwatch.metrics.tailfit import fit_tail
+from layerwatch.metrics.tensors import Array
+
+FLOAT64_LIMIT = 1024
+"""Longest shorter side that is solved in float64."""
+
+_UNIT_ROUNDOFF = {
+    "F64": 2.0**-53,
+    "F32": 2.0**-24,
+    "F16": 2.0**-11,
+    "BF16": 2.0**-8,
+    "F8_E4M3": 2.0**-4,
+    "F8_E5M2": 2.0**-3,
+    "F8_E4M3FNUZ": 2.0**-4,
+    "F8_E5M2FNUZ": 2.0**-3,
+    "I8": 2.0**-8,
+    "U8": 2.0**-8,
+}
+
+_CHUNK_ELEMENTS = 1 << 20
+
+
+def unfolded(values: Array) -> Array:
+    """The tensor as one matrix, rows = first axis: a linear layer as it is, a convolution o x (i*k)."""
+    return values.reshape(values.shape[0], -1)
+
+
+def matrix_views(values: Array, kind: LayerKind, factors: NDArray[np.float64] | None) -> Iterator[Array]:
+    """The matrices whose eigenvalues make up the layer's spectrum.
+
+    A convolution gives one o x i slice per kernel position; one with a single input channel per group
+    (depthwise) has no such slices worth a spectrum and is unfolded, like everything else.
+
+    Args:
+        values: the tensor, at least 2-D.
+        kind: what it is.
+        factors: BatchNorm factors per output row, shape (o,), or None.
+    """
+    if kind is LayerKind.CONV and values.ndim > 2 and values.shape[1] > 1:
+        stacked = values.reshape(values.shape[0], values.shape[1], -1)
+        for position in range(stacked.shape[2]):
+            yield _scaled(stacked[:, :, position], factors)
+    else:
+        yield _scaled(unfolded(values), factors)
+
+
+def _scaled(matrix: Array, factors: NDArray[np.float64] | None) -> Array:
+    if factors is None:
+        return matrix
+    # In float64: a factor may lift a damaged float32 element beyond float32's range.
+    return np.asarray(matrix.astype(np.float64) * factors[:, None])
+
+
+def eigenvalues(matrix: Array) -> NDArray[np.float64]:
+    """Eigenvalues of the Gram matrix of the shorter side, ascending, none below zero.
+
+    Args:
+        matrix: shape (rows, columns), float32 or float64, finite.
+
+    Returns:
+        shape (min(rows, columns),); infinite where float64 cannot hold the squares (elements beyond 1e154).
+    """
+    if matrix.shape[0] < matrix.shape[1]:
+        matrix = matrix.T
+    shorter = matrix.shape[1]
+    largest = max(float(matrix.max(initial=0.0)), -float(matrix.min(initial=0.0)))
+    if not np.isfinite(largest):
+        return np.full(shorter, np.inf)
+    # The power of two at or below the largest element keeps squares in range and changes no digit.
+    _, exponent = np.frexp(largest)
+    unit = float(np.ldexp(1.0, int(exponent) - 1))
+    dtype = torch.float64 if shorter <= FLOAT64_LIMIT else torch.float32
+    gram = torch.zeros((shorter, shorter), dtype=dtype)
+    # Row blocks keep the working copy small whatever the length of the layer.
+    rows = max(1, _CHUNK_ELEMENTS // max(1, shorter))
+    for begin in range(0, matrix.shape[0], rows):
+        block = torch.from_numpy(matrix[begin : begin + rows].astype(np.float64) / unit).to(dtype)
+        gram.addmm_(block.T, block)
+    values: NDArray[np.float64] = torch.linalg.eigvalsh(gram).numpy().astype(np.float64)
+    with np.errstate(over="ignore"):
+        return np.maximum(values, 0.0) * unit * unit
+
+
+def layer_eigenvalues(
+    values: Array, kind: LayerKind, factors: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """The pooled spectrum of a layer, ascending (see :func:`matrix_views`)."""
+    pooled = np.concatenate([eigenvalues(view) for view in matrix_views(values, kind, factors)])
+    return np.sort(pooled)
+
+
+def spectral_numbers(spectrum: NDArray[np.float64], dtype: str, longer: int, shorter: int) -> SpectralNumbers:
+    """Everything that follows from the eigenvalues.
+
+    Eigenvalues that the solver cannot tell from zero (lambda <= eps * sqrt(N) * lambda_max with eps of float64
+    or float32, whichever was computed in: the accuracy of a Gram matrix) are left out of tail fit and entropy
+    and counted in the rank loss.
+
+    Rank loss counts singular values that rounding to the stored type could have produced by itself: the
+    largest singular value of such rounding noise is about ``u * rms(W) * (sqrt(N) + sqrt(M))`` with the unit
+    roundoff ``u`` of the stored type (Bai-Yin law), and never below what the solver resolves. The textbook
+    bound ``sigma_max * N * eps`` is larger than sigma_max itself for bfloat16 from N = 256 on.
+
+    Args:
+        spectrum: ascending eigenvalues, shape (n,), not negative.
+        dtype: the layer's stored type.
+        longer, shorter: sides of one matrix view.
+    """
+    count = len(spectrum)
+    largest = float(spectrum[-1]) if count else 0.0
+    total = float(spectrum.sum())
+    if largest <= 0.0 or not np.isfinite(total):
+        return _empty_numbers(count, rank_loss=count if largest <= 0.0 else None)
+    solver = np.finfo(np.float64 if shorter <= FLOAT64_LIMIT else np.float32).eps
+    resolution = float(solver) * longer**0.5 * largest
+    positive = spectrum[spectrum > resolution]
+    shares = positive / total
+    entropy = min(max(0.0, float(-(shares * np.log(shares)).sum())), float(np.log(count)))
+    log_largest = float(np.log10(largest))
+    stable_rank = total / largest
+    mean_square = total / (count * longer)
+    rounding = _UNIT_ROUNDOFF.get(dtype, 2.0**-24) ** 2 * mean_square * (longer**0.5 + shorter**0.5) ** 2
+    rank_loss = int(np.count_nonzero(spectrum <= max(rounding, resolution)))
+    fit = fit_tail(positive)
+    return SpectralNumbers(
+        num_eigenvalues=count,
+        fit_status=fit.status if fit else FitStatus.DEGENERATE,
+        alpha=fit.alpha if fit else None,
+        alpha_sigma=fit.sigma if fit else None,
+        ks_distance=fit.ks_distance if fit else None,
+        xmin=fit.xmin if fit else None,
+        tail_size=fit.tail_size if fit else None,
+        alpha_hat=fit.alpha * log_largest if fit else None,
+        log_norm=float(np.log10(total)),
+        log_spectral_norm=log_largest,
+        log_alpha_norm=_log_alpha_norm(positive, fit.alpha) if fit else None,
+        stable_rank=stable_rank,
+        entropy=entropy / float(np.log(count)) if count > 1 else 0.0,
+        effective_rank=float(np.exp(entropy)),
+        rank_loss=rank_loss,
+    )
+
+
+def _log_alpha_norm(positive: NDArray[np.float64], alpha: float) -> float:
+    """log10 of the sum of lambda^alpha, by log-sum-exp so that no power overflows."""
+    exponents = alpha * np.log10(positive)
+    peak = float(exponents.max())
+    return peak + float(np.log10(np.power(10.0, exponents - peak).sum()))
+
+
+def _empty_numbers(count: int, rank_loss: int | None) -> SpectralNumbers:
+    return SpectralNumbers(
+        num_eigenvalues=count,
+        fit_status=FitStatus.DEGENERATE,
+        alpha=None,
+        alpha_sigma=None,
+        ks_distance=None,
+        xmin=None,
+        tail_size=None,
+        alpha_hat=None,
+        log_norm=None,
+        log_spectral_norm=None,
+        log_alpha_norm=None,
+        stable_rank=None,
+        entropy=None,
+        effective_rank=None,
+        rank_loss=rank_loss,
+    )

@@ -1,0 +1,221 @@
+"""The exposition: readable by Prometheus' own parser, promised names, no duplicates, a visible cap."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from layerwatch.metrics.export import SERIES_PER_LAYER, LayerSample, RefSample, render
+from layerwatch.metrics.findings import LayerStatus, Verdict
+
+Key = tuple[str, frozenset[tuple[str, str]]]
+
+
+def layer(name: str = "fc", status: LayerStatus = LayerStatus.OK, **other: Any) -> LayerSample:
+    values: dict[str, Any] = {
+        "alpha": 3.25,
+        "alpha_sigma": 0.4,
+        "alpha_baseline": 3.0,
+        "log_norm": 1.5,
+        "log_spectral_norm": 0.5,
+        "stable_rank": 8.0,
+    }
+    return LayerSample(name, status, **(values | other))
+
+
+def ref(*layers: LayerSample, **other: Any) -> RefSample:
+    values: dict[str, Any] = {
+        "registry": "prod",
+        "model": "fraud",
+        "ref": "latest",
+        "version": "7",
+        "fingerprint": "ab12",
+        "verdict": Verdict.PASS,
+        "baseline": "6",
+        "relation": "finetuned",
+    }
+    return RefSample(layers=layers, **(values | other))
+
+
+def scraped(*refs: RefSample, cap: int = 10_000) -> dict[Key, float]:
+    found: list[tuple[Key, float]] = []
+    for family in text_string_to_metric_families(render(refs, cap).decode()):
+        assert family.type == "gauge", family.name
+        assert family.documentation
+        for sample in family.samples:
+            found.append(((sample.name, frozenset(sample.labels.items())), sample.value))
+    duplicates = [key for key, count in Counter(key for key, _ in found).items() if count > 1]
+    assert duplicates == []
+    return dict(found)
+
+
+def value(found: dict[Key, float], name: str, **labels: str) -> float:
+    everywhere = {"registry": "prod", "model": "fraud", "ref": "latest"}
+    return found[name, frozenset((everywhere | labels).items())]
+
+
+def names(found: dict[Key, float]) -> set[str]:
+    return {name for name, _ in found}
+
+
+def test_a_layers_gauges_have_the_promised_names_and_values() -> None:
+    found = scraped(ref(layer("encoder.fc")))
+
+    # Design, section 4, "Metrics".
+    assert value(found, "layerwatch_layer_alpha", layer="encoder.fc") == 3.25
+    assert value(found, "layerwatch_layer_alpha_sigma", layer="encoder.fc") == 0.4
+    assert value(found, "layerwatch_layer_alpha_baseline", layer="encoder.fc") == 3.0
+    assert value(found, "layerwatch_layer_log_norm", layer="encoder.fc") == 1.5
+    assert value(found, "layerwatch_layer_log_spectral_norm", layer="encoder.fc") == 0.5
+    assert value(found, "layerwatch_layer_stable_rank", layer="encoder.fc") == 8.0
+    assert value(found, "layerwatch_layer_status", layer="encoder.fc") == 0
+
+
+def test_version_and_fingerprint_are_labels_of_the_info_metric_only() -> None:
+    found = scraped(ref(layer()))
+
+    labels = {"version": "7", "fingerprint": "ab12", "baseline": "6", "relation": "finetuned"}
+    assert value(found, "layerwatch_model_info", **labels) == 1
+    for name, keys in found:
+        if name != "layerwatch_model_info":
+            assert not {"version", "fingerprint", "type", "stage"} & {key for key, _ in keys}
+
+
+@pytest.mark.parametrize(
+    ("status", "number"),
+    [
+        (LayerStatus.OK, 0),
+        (LayerStatus.INFO, 1),
+        (LayerStatus.SUSPECT, 2),
+        (LayerStatus.BROKEN, 3),
+        (LayerStatus.UNDECIDED, 4),
+    ],
+)
+def test_layer_statuses_are_numbers_by_severity(status: LayerStatus, number: int) -> None:
+    assert value(scraped(ref(layer("fc", status))), "layerwatch_layer_status", layer="fc") == number
+
+
+@pytest.mark.parametrize(
+    ("verdict", "number"),
+    [(Verdict.PASS, 0), (Verdict.WARN, 1), (Verdict.FAIL, 2), (Verdict.UNDECIDED, 3)],
+)
+def test_verdicts_are_numbers(verdict: Verdict, number: int) -> None:
+    assert value(scraped(ref(verdict=verdict)), "layerwatch_model_verdict") == number
+
+
+def test_layers_are_counted_by_status_zeros_included() -> None:
+    found = scraped(ref(layer("a"), layer("b"), layer("c", LayerStatus.BROKEN)))
+
+    counts = {
+        status: value(found, "layerwatch_model_layers", status=status)
+        for status in ("ok", "info", "suspect", "broken", "undecided")
+    }
+    assert counts == {"ok": 2, "info": 0, "suspect": 0, "broken": 1, "undecided": 0}
+
+
+def test_alpha_is_summarised_by_its_quantiles() -> None:
+    found = scraped(ref(*(layer(f"l{alpha}", alpha=float(alpha)) for alpha in (1, 2, 3, 4, 9))))
+
+    quantiles = {
+        q: value(found, "layerwatch_model_alpha", quantile=q) for q in ("0", "0.25", "0.5", "0.75", "1")
+    }
+    assert quantiles == {"0": 1, "0.25": 2, "0.5": 3, "0.75": 4, "1": 9}
+
+
+def test_undefined_numbers_are_left_out_not_exported_as_zero_or_nan() -> None:
+    bare = layer(
+        "fc",
+        alpha=None,
+        alpha_sigma=None,
+        alpha_baseline=None,
+        log_norm=None,
+        log_spectral_norm=None,
+        stable_rank=None,
+    )
+
+    found = scraped(ref(bare))
+
+    layer_series = {name for name, labels in found if "layer" in dict(labels)}
+    assert layer_series == {"layerwatch_layer_status"}
+    assert "layerwatch_model_alpha" not in names(found)
+
+
+def test_models_and_refs_stand_beside_each_other() -> None:
+    found = scraped(ref(layer()), ref(layer(), ref="@champion"), ref(layer(), model="other"))
+
+    assert sum(name == "layerwatch_layer_alpha" for name, _ in found) == 3
+
+
+def test_an_empty_snapshot_is_valid() -> None:
+    assert scraped() == {}
+
+
+def test_what_left_the_snapshot_is_gone() -> None:
+    before, after = scraped(ref(layer("a"), layer("b"))), scraped(ref(layer("a")))
+
+    assert {dict(labels).get("layer") for _, labels in before} == {None, "a", "b"}
+    assert {dict(labels).get("layer") for _, labels in after} == {None, "a"}
+
+
+def test_the_cap_keeps_conspicuous_layers_and_counts_what_it_drops() -> None:
+    layers = [layer(f"ok{number}") for number in range(5)]
+    layers[3:3] = [layer("broken", LayerStatus.BROKEN), layer("suspect", LayerStatus.SUSPECT)]
+
+    found = scraped(ref(*layers), cap=3 * SERIES_PER_LAYER + 2)
+
+    kept = {dict(labels)["layer"] for name, labels in found if name == "layerwatch_layer_alpha"}
+    assert kept == {"ok0", "broken", "suspect"}
+    assert value(found, "layerwatch_series_dropped") == 4 * SERIES_PER_LAYER
+    # The model's own gauges still speak of every layer.
+    assert value(found, "layerwatch_model_layers", status="ok") == 5
+
+
+def test_without_a_cap_in_the_way_nothing_is_dropped() -> None:
+    assert value(scraped(ref(layer()), cap=SERIES_PER_LAYER), "layerwatch_series_dropped") == 0
+    assert (
+        value(scraped(ref(layer()), cap=SERIES_PER_LAYER - 1), "layerwatch_series_dropped")
+        == SERIES_PER_LAYER
+    )
+    assert value(scraped(ref(layer()), cap=0), "layerwatch_series_dropped") == SERIES_PER_LAYER
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        'fc"} 1\nlayerwatch_model_verdict{registry="prod',
+        "back\\slash\\",
+        "new\nline",
+        'quote"d',
+        "\\n",
+        "{} , =",
+        "zeichen-ü-層",
+        "tab\tcr\rnul\0",
+        "",
+    ],
+)
+def test_hostile_names_cannot_forge_or_break_a_series(name: str) -> None:
+    found = scraped(ref(layer(name), model=name))
+
+    everywhere = {"registry": "prod", "model": name, "ref": "latest"}
+    assert found["layerwatch_layer_alpha", frozenset((everywhere | {"layer": name}).items())] == 3.25
+    assert sum(key == "layerwatch_model_verdict" for key, _ in found) == 1
+
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@given(st.lists(text, max_size=6, unique=True), text, st.integers(0, 60))
+def test_any_names_give_a_readable_exposition_without_duplicates(
+    layers: list[str], model: str, cap: int
+) -> None:
+    found = scraped(ref(*(layer(name) for name in layers), model=model), cap=cap)
+
+    kept = {dict(labels)["layer"] for name, labels in found if name == "layerwatch_layer_status"}
+    assert kept <= set(layers)
+    assert len(kept) == min(len(layers), cap // SERIES_PER_LAYER)
+    assert {dict(labels)["model"] for _, labels in found} == {model}
