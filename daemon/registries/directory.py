@@ -1,0 +1,339 @@
+"""A registry that is a directory tree: ``<root>/<model>/<version>/...weight files``.
+
+A version may also be a single weight file in the model's folder. Names that begin with a dot or end in ``.tmp``,
+``.partial`` or ``~`` are invisible, so that a writer can prepare a version under such a name and rename it. A
+symbolic link inside a model's folder that leads to one of its versions is a ref; ``latest`` is the newest version
+unless a link of that name says otherwise. ``lineage.json`` in a version's folder declares its parent:
+``{"parent": "v1", "relation": "quantized"}``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from layerwatch.config.registries import DirectoryRegistrySettings
+from layerwatch.daemon.registries.base import (
+    DeclaredLineage,
+    FoundRef,
+    FoundVersion,
+    Listing,
+    RegistryReason,
+    RegistryUnavailable,
+    Relation,
+)
+from layerwatch.daemon.store.ordering import sort_key
+from layerwatch.metrics.errors import UnreadableError
+from layerwatch.metrics.manifest import WEIGHT_SUFFIXES, Manifest, build_manifest, weight_files
+
+LATEST = "latest"
+LINEAGE_FILE = "lineage.json"
+_LINEAGE_LIMIT = 64 * 1024
+_INVISIBLE_SUFFIXES = (".tmp", ".partial", "~")
+_SHARD = re.compile(r".*(-\d{5,6}-of-\d{5,6}\.\w+|\.index\.json)", re.ASCII | re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """The stat results of a version's files at one moment.
+
+    Attributes:
+        token: changes when the files may have changed.
+        touched: latest change of any kind (contents, rights, names), in seconds since 1970; infinite while files
+            come and go.
+        modified: latest change of contents, in seconds since 1970.
+    """
+
+    token: str
+    touched: float
+    modified: float
+
+
+@dataclass(slots=True)
+class _Look:
+    """What one walk over the tree has found so far."""
+
+    versions: list[FoundVersion] = field(default_factory=list)
+    refs: list[FoundRef] = field(default_factory=list)
+    unfinished: list[tuple[str, str]] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    unlisted: list[tuple[str, RegistryReason]] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+
+
+class DirectoryRegistry:
+    """Watches a directory tree, safe against half-written versions.
+
+    A version is complete when its marker file exists (``complete_marker``), or, without a marker, when nothing
+    in it has changed for the settle time: judged by the files' own change times, and by what earlier looks saw,
+    so that a file server whose clock runs ahead delays a version but never hides it.
+    """
+
+    def __init__(self, settings: DirectoryRegistrySettings) -> None:
+        self._settings = settings
+        self._root = Path(settings.path)
+        self._first_seen: dict[str, tuple[str, datetime]] = {}
+        self._published: set[str] = set()
+
+    @property
+    def name(self) -> str:
+        """Name from the configuration."""
+        return self._settings.name
+
+    def listing(self, now: datetime) -> Listing:
+        """Walk the tree by stat alone; nothing is opened but ``lineage.json``."""
+        look = _Look()
+        for folder in self._model_folders(look):
+            try:
+                self._look_into(folder, now, look)
+            except OSError as error:
+                if folder.exists():
+                    reason = _reason(error)
+                    look.unlisted.append((folder.name, reason))
+                    look.remarks.append(f"{folder}: this model could not be listed: {error.strerror}")
+        self._first_seen = {path: value for path, value in self._first_seen.items() if path in look.seen}
+        self._published &= look.seen
+        return Listing(
+            tuple(look.versions),
+            tuple(look.refs),
+            tuple(look.unfinished),
+            tuple(look.remarks),
+            tuple(look.unlisted),
+        )
+
+    def manifest(self, found: FoundVersion) -> Manifest:
+        """Hash the version's weight files."""
+        with self.open(found.location) as path:
+            return build_manifest(path)
+
+    def token(self, location: str) -> str | None:
+        """The version's stat token now, or None when it is gone."""
+        state = _state_of(Path(location))
+        return state.token if state else None
+
+    @contextmanager
+    def open(self, location: str) -> Iterator[Path]:
+        """The version's own path: nothing is copied."""
+        path = Path(location)
+        if not path.exists():
+            raise RegistryUnavailable(RegistryReason.VERSION_GONE, f"{path} is no longer there")
+        yield path
+
+    def _model_folders(self, look: _Look) -> Iterator[Path]:
+        try:
+            entries = _visible(self._root, look.remarks)
+        except FileNotFoundError as error:
+            raise RegistryUnavailable(
+                RegistryReason.NOT_FOUND, f"the directory {self._root} does not exist: create or mount it"
+            ) from error
+        except PermissionError as error:
+            raise RegistryUnavailable(
+                RegistryReason.NOT_PERMITTED, f"the directory {self._root} may not be read by this user"
+            ) from error
+        except OSError as error:
+            raise RegistryUnavailable(RegistryReason.IO_ERROR, f"{self._root}: {error.strerror}") from error
+        for entry in entries:
+            if not any(fnmatchcase(entry.name, pattern) for pattern in self._settings.models):
+                continue
+            try:
+                mode = entry.lstat().st_mode
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                detail = f"{self._root}: its entries cannot be looked at: {error.strerror}"
+                raise RegistryUnavailable(_reason(error), detail) from error
+            if stat.S_ISDIR(mode):
+                yield entry
+            elif stat.S_ISLNK(mode):
+                look.remarks.append(f"{entry}: a model's folder must not be a symbolic link; left out")
+
+    def _look_into(self, folder: Path, now: datetime, look: _Look) -> None:
+        model = folder.name
+        links: list[tuple[str, str]] = []
+        complete: list[FoundVersion] = []
+        written_again: list[FoundVersion] = []
+        unfinished: set[str] = set()
+        for entry in _visible(folder, look.remarks):
+            if entry.is_symlink():
+                target = _link_target(entry, folder, look.remarks)
+                if target is not None:
+                    links.append((entry.name, target))
+                continue
+            state = _state_of(entry) if _may_be_version(entry, look.remarks) else None
+            if state is None:
+                continue
+            path = str(entry)
+            look.seen.add(path)
+            if self._is_complete(entry, state, now):
+                complete.append(self._found(model, entry, state, look.remarks))
+                self._published.add(path)
+                continue
+            unfinished.add(entry.name)
+            if path in self._published:
+                written_again.append(self._found(model, entry, state, []))
+        complete.sort(key=_age)
+        look.versions.extend(complete)
+        look.unfinished.extend((model, name) for name in sorted(unfinished))
+        # A version that is touched or written again is still the newest: its refs wait where they are.
+        newest = max([*complete, *written_again], key=_age, default=None)
+        known = unfinished | {found.version for found in complete}
+        targets = {name: version for name, version in links if version in known}
+        if newest is not None:
+            targets.setdefault(LATEST, newest.version)
+        look.refs.extend(
+            FoundRef(model, ref, version)
+            for ref, version in sorted(targets.items())
+            if any(fnmatchcase(ref, pattern) for pattern in self._settings.refs)
+        )
+
+    def _is_complete(self, entry: Path, state: _State, now: datetime) -> bool:
+        marker = self._settings.complete_marker
+        if marker is not None:
+            # A folder that may not be looked into is taken as it is once it settled, and ends as undecided.
+            with suppress(PermissionError):
+                return entry.is_dir() and (entry / marker).exists()
+        settle: timedelta = self._settings.settle
+        known = self._first_seen.get(str(entry))
+        if known is None or known[0] != state.token:
+            known = (state.token, now)
+            self._first_seen[str(entry)] = known
+        return now.timestamp() - state.touched >= settle.total_seconds() or now - known[1] >= settle
+
+    def _found(self, model: str, entry: Path, state: _State, remarks: list[str]) -> FoundVersion:
+        by_time = self._settings.order == "time"
+        return FoundVersion(
+            model=model,
+            version=entry.name,
+            location=str(entry),
+            order_key=f"{max(0, int(state.modified * 1e6)):020d}" if by_time else entry.name,
+            token=state.token,
+            lineage=_read_lineage(entry, remarks) if entry.is_dir() else None,
+        )
+
+
+def _age(found: FoundVersion) -> tuple[bytes, str]:
+    return sort_key(found.order_key), found.version
+
+
+def _visible(folder: Path, remarks: list[str]) -> list[Path]:
+    """The entries of a folder that count, sorted by name."""
+    found = []
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith(".") or entry.name.endswith(_INVISIBLE_SUFFIXES):
+            continue
+        try:
+            entry.name.encode()
+        except UnicodeEncodeError:
+            remarks.append(f"{folder}: the name {os.fsencode(entry.name)!r} is not UTF-8 text; left out")
+            continue
+        found.append(entry)
+    return found
+
+
+def _may_be_version(entry: Path, remarks: list[str]) -> bool:
+    """Whether an entry of a model's folder can be a version at all: a folder, or a single weight file."""
+    if entry.is_dir():
+        return True
+    if not entry.is_file() or not entry.name.lower().endswith(WEIGHT_SUFFIXES):
+        return False
+    if _SHARD.fullmatch(entry.name):
+        remarks.append(
+            f"{entry}: shards belong into a folder of their own, named after the version; left out"
+        )
+        return False
+    return True
+
+
+def _link_target(link: Path, folder: Path, remarks: list[str]) -> str | None:
+    """Name of the version that a ref leads to, also through other refs."""
+    try:
+        target = link.resolve(strict=True)
+    except (OSError, RuntimeError):  # RuntimeError: links in a circle
+        target = None
+    if target is None or target.parent != folder.resolve():
+        remarks.append(f"{link}: a ref must point at a version in the same folder; left out")
+        return None
+    return target.name
+
+
+def _state_of(entry: Path) -> _State | None:
+    """The state of a version's weight files; None when it has none (yet), or is gone.
+
+    An entry whose files cannot be looked at has a state too: it must end as undecided, not vanish.
+    """
+    state = hashlib.sha256()
+    try:
+        own = entry.stat()
+        touched, modified = own.st_ctime, 0.0
+        files = weight_files(entry)
+    except FileNotFoundError:
+        return None
+    except UnreadableError as error:
+        if not entry.exists():
+            return None
+        state.update(f"{error.reason}\0{error.detail}\0{own.st_ctime_ns}".encode(errors="surrogateescape"))
+        return _State(state.hexdigest(), touched, own.st_mtime)
+    if not files:
+        return None
+    for file in files:
+        relative = file.relative_to(entry) if file != entry else Path(entry.name)
+        state.update(f"{relative}\0".encode(errors="surrogateescape"))
+        try:
+            found = file.stat()
+        except OSError as error:
+            state.update(f"{error.errno}\n".encode())
+            touched = math.inf
+            continue
+        touched = max(touched, found.st_ctime, found.st_mtime)
+        modified = max(modified, found.st_mtime)
+        state.update(f"{found.st_size}\0{found.st_mtime_ns}\0{found.st_ctime_ns}\0{found.st_ino}\n".encode())
+    return _State(state.hexdigest(), touched, modified)
+
+
+def _read_lineage(folder: Path, remarks: list[str]) -> DeclaredLineage | None:
+    path = folder / LINEAGE_FILE
+    try:
+        declared = json.loads(_small_file(path))
+        parent, relation = declared["parent"], declared.get("relation")
+        if not isinstance(parent, str) or not parent.strip():
+            raise TypeError("parent must be the name of a version")
+        parent.encode()
+        return DeclaredLineage(parent, Relation(relation) if relation is not None else None, LINEAGE_FILE)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        remarks.append(f"{path}: cannot be read: {error.strerror}")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        remarks.append(
+            f'{path}: not a lineage declaration ({error}); expected {{"parent": "v1", "relation": ...}}'
+        )
+    return None
+
+
+def _small_file(path: Path) -> bytes:
+    """The bytes of a regular file; raises OSError, or ValueError when it is something else or too large."""
+    # Without O_NONBLOCK, a named pipe would hold the look up for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("not a regular file")
+        text = os.read(descriptor, _LINEAGE_LIMIT + 1)
+    finally:
+        os.close(descriptor)
+    if len(text) > _LINEAGE_LIMIT:
+        raise ValueError("larger than 64 KiB")
+    return text
+
+
+def _reason(error: OSError) -> RegistryReason:
+    return RegistryReason.NOT_PERMITTED if isinstance(error, PermissionError) else RegistryReason.IO_ERROR
