@@ -1,0 +1,90 @@
+"""From stored measurements to an examination: every layer beside its baseline, one pair in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from layerwatch.daemon.store.records import ContentRecord, LayerEntry
+from layerwatch.metrics.change import AlignedChange, compare_layer
+from layerwatch.metrics.examination import (
+    Examination,
+    ExaminedLayer,
+    InPlaceChange,
+    MissingLayer,
+    Problem,
+    without_arrays,
+)
+from layerwatch.metrics.measurement import Measurement
+
+LoadMeasurement = Callable[[str], Measurement | None]
+
+
+def examine(
+    content: ContentRecord,
+    baseline: ContentRecord | None,
+    load: LoadMeasurement,
+    exact: Mapping[str, AlignedChange],
+    in_place: InPlaceChange | None = None,
+) -> Examination:
+    """Join a version's measurements with its baseline's.
+
+    Args:
+        content: what was found in the version.
+        baseline: what was found in the baseline, or None.
+        load: a measurement with its arrays by digest, for either of the two.
+        exact: element-wise comparisons at hand, by layer name.
+        in_place: set when the version's bytes changed under its name.
+    """
+    if content.file_problem is not None:
+        reason, detail = content.file_problem
+        return Examination((), (), (), baseline is not None, Problem(reason, detail), in_place)
+    others = {entry.name: entry for entry in baseline.layers} if baseline else {}
+    examined = [
+        _examined(entry, others.get(entry.name), load, exact.get(entry.name)) for entry in content.layers
+    ]
+    present = {entry.name for entry in content.layers}
+    return Examination(
+        layers=tuple(layer for layer in examined if len(layer.shape) >= 2),
+        vectors=tuple(layer for layer in examined if len(layer.shape) < 2),
+        missing=tuple(
+            MissingLayer(entry.name, entry.shape) for name, entry in others.items() if name not in present
+        ),
+        has_baseline=baseline is not None,
+        in_place=in_place,
+    )
+
+
+def _examined(
+    entry: LayerEntry, other: LayerEntry | None, load: LoadMeasurement, exact: AlignedChange | None
+) -> ExaminedLayer:
+    measurement = load(entry.digest) if entry.digest else None
+    problem = None
+    if measurement is None:
+        problem = Problem(
+            entry.problem_reason or "lost",
+            entry.problem_detail or "its measurement is no longer in the store: scan the version again",
+        )
+    baseline = load(other.digest) if other is not None and other.digest else None
+    if problem is None and other is not None and baseline is None:
+        why = other.problem_detail or "its measurement is no longer in the store"
+        problem = Problem(
+            other.problem_reason or "lost", f"the baseline's layer could not be examined: {why}"
+        )
+    change = None
+    if (
+        measurement is not None
+        and baseline is not None
+        and not measurement.non_finite
+        and not baseline.non_finite
+    ):
+        change = compare_layer(measurement, baseline, exact)
+    return ExaminedLayer(
+        name=entry.name,
+        kind=entry.kind,
+        shape=entry.shape,
+        dtype=entry.dtype,
+        measurement=without_arrays(measurement) if measurement else None,
+        problem=problem,
+        baseline=without_arrays(baseline) if baseline else None,
+        change=change,
+    )

@@ -1,0 +1,1 @@
+"""The gate: the daemon's engine without its store, for a command line and for CI."""

@@ -1,0 +1,116 @@
+"""Reports for people: a table of layers, the findings in words, the verdict."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from layerwatch.metrics.findings import LayerStatus, Severity, Verdict
+from layerwatch.metrics.report import FindingPart, LayerPart, Report
+
+_SEVERITY_STYLE = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
+_STATUS_STYLE = {
+    LayerStatus.OK: "green",
+    LayerStatus.INFO: "cyan",
+    LayerStatus.SUSPECT: "yellow",
+    LayerStatus.BROKEN: "bold red",
+    LayerStatus.UNDECIDED: "magenta",
+}
+_VERDICT_STYLE = {
+    Verdict.PASS: "bold green",
+    Verdict.WARN: "bold yellow",
+    Verdict.FAIL: "bold red",
+    Verdict.UNDECIDED: "bold magenta",
+}
+
+
+def print_table(report: Report, console: Console) -> None:
+    """Every layer with its numbers, then the findings and the verdict."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    compared = report.baseline is not None
+    for title in ("layer", "kind", "shape"):
+        table.add_column(title, overflow="fold")
+    for title in ("alpha", "D", "tail", "log norm", "stable rank", *(("change",) if compared else ())):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("fit")
+    table.add_column("status")
+    for layer in report.layers:
+        table.add_row(*_cells(layer, compared))
+    if report.layers:
+        console.print(table)
+        console.print()
+    print_findings(report, console)
+
+
+def print_findings(report: Report, console: Console) -> None:
+    """The findings, worst first, what was not seen, and the verdict."""
+    for finding in report.findings:
+        console.print(_finding_line(finding), soft_wrap=True)
+    if report.findings:
+        console.print()
+    undecided = [layer.name for layer in report.layers if layer.status is LayerStatus.UNDECIDED]
+    console.print(f"[dim]{escape(printable(_examined(report, undecided)))}[/dim]", soft_wrap=True)
+    for spot in report.blind_spots:
+        console.print(f"[dim]not seen: {escape(spot)}[/dim]", soft_wrap=True)
+    style = _VERDICT_STYLE[report.verdict]
+    console.print(f"verdict: [{style}]{report.verdict}[/{style}]", soft_wrap=True)
+
+
+def _examined(report: Report, undecided: list[str]) -> str:
+    against = "without a baseline"
+    if report.baseline is not None:
+        relation = f", {report.baseline.relation}" if report.baseline.relation else ""
+        against = f"against {report.baseline.source} (chosen by {report.baseline.chosen_by}{relation})"
+    seconds = sum(report.timings.values())
+    missing = f", {len(undecided)} of them undecided" if undecided else ""
+    return (
+        f"{report.model.source}: {_counted(len(report.layers), 'layer')}{missing}, "
+        f"{_counted(len(report.skipped), 'tensor')} without a spectrum, {against}, {seconds:.1f} s"
+    )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _finding_line(finding: FindingPart) -> Text:
+    line = Text()
+    line.append(f"{finding.severity:<8} ", style=_SEVERITY_STYLE[Severity(finding.severity)])
+    if finding.layer is not None:
+        line.append(f"{printable(finding.layer)}: ", style="bold")
+    line.append(printable(finding.message))
+    line.append(f"  [{finding.rule}]", style="dim")
+    return line
+
+
+def _cells(layer: LayerPart, compared: bool) -> list[Text]:
+    metrics = layer.metrics
+    alpha = "-" if metrics.alpha is None else f"{metrics.alpha:.2f}"
+    if metrics.alpha is not None and metrics.alpha_sigma is not None:
+        alpha += f" ±{metrics.alpha_sigma:.2f}"
+    cells = [
+        printable(layer.name),
+        layer.kind,
+        "x".join(map(str, layer.shape)),
+        alpha,
+        _number(metrics.ks_distance, 3),
+        "-" if metrics.tail_size is None else f"{metrics.tail_size}/{metrics.num_eigenvalues}",
+        _number(metrics.log_norm, 2),
+        _number(metrics.stable_rank, 1),
+    ]
+    if compared:
+        change = layer.change
+        cells.append(_number(change.relative_change, 3) if change else "-")
+    status = Text(str(layer.status), style=_STATUS_STYLE[layer.status])
+    return [*map(Text, cells), Text((metrics.fit_status or "-").replace("_", " ")), status]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def printable(text: str) -> str:
+    """Names come from untrusted files: no control character reaches the terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)

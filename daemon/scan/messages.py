@@ -1,0 +1,180 @@
+"""The lines that daemon and scan worker exchange: JSON, one message a line, arrays as base64.
+
+Parent to worker: :class:`ScanRequest`, then one ``{"known": bool}`` per question. Worker to parent: ``plan``,
+then per layer ``known?`` and ``layer``, and at the end ``done`` or ``failed``. Nothing is pickled: the worker
+handles untrusted files and is not trusted either.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerwatch.metrics.change import AlignedChange, Method
+from layerwatch.metrics.errors import UnreadableError, UnreadableReason
+from layerwatch.metrics.layers import Layer, LayerPlan, Skipped
+from layerwatch.metrics.measured import MeasuredLayer
+from layerwatch.metrics.measurement import FitStatus, LayerKind, Measurement, SpectralNumbers
+
+MAX_LINE = 256 * 1024 * 1024
+"""A longer line from a worker is treated as its death."""
+
+MEMORY_ADVICE = "needs more memory than the limit allows: raise scan.memory_limit"
+
+_ARRAYS = ("spectrum", "folded_spectrum", "row_norms", "column_norms", "sketch")
+
+
+@dataclass(frozen=True, slots=True)
+class ScanRequest:
+    """What a worker is asked to do.
+
+    Attributes:
+        path: file or directory to measure.
+        baseline_path: a second one to compare with element by element, or None.
+    """
+
+    path: str
+    baseline_path: str | None = None
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    """One line."""
+    return json.dumps(message, separators=(",", ":"), allow_nan=True).encode() + b"\n"
+
+
+def decode(line: bytes) -> dict[str, Any]:
+    """The message of one line; raises ValueError or TypeError."""
+    message = json.loads(line)
+    if not isinstance(message, dict):
+        raise TypeError("a message must be an object")
+    return message
+
+
+def plan_message(plan: LayerPlan, file_format: str) -> dict[str, Any]:
+    """What the model consists of."""
+    return {
+        "type": "plan",
+        "format": file_format,
+        "total": len(plan.layers) + len(plan.vectors),
+        "skipped": [[one.name, one.reason] for one in plan.skipped],
+    }
+
+
+def skipped_of(message: dict[str, Any]) -> tuple[Skipped, ...]:
+    """The skipped tensors of a ``plan`` message."""
+    return tuple(Skipped(str(name), str(reason)) for name, reason in message["skipped"])
+
+
+def layer_message(measured: MeasuredLayer) -> dict[str, Any]:
+    """One measured layer."""
+    layer = measured.layer
+    return {
+        "type": "layer",
+        "name": layer.name,
+        "tensor": layer.tensor,
+        "kind": layer.kind,
+        "shape": layer.shape,
+        "dtype": layer.dtype,
+        "digest": measured.digest,
+        "measurement": _measurement_to_json(measured.measurement) if measured.measurement else None,
+        "problem": error_to_json(measured.problem) if measured.problem else None,
+        "exact": asdict(measured.exact) if measured.exact else None,
+    }
+
+
+def layer_of(message: dict[str, Any]) -> MeasuredLayer:
+    """The measured layer of a ``layer`` message; raises ValueError, KeyError or TypeError."""
+    layer = Layer(
+        name=str(message["name"]),
+        tensor=str(message["tensor"]),
+        kind=LayerKind(message["kind"]),
+        shape=tuple(int(side) for side in message["shape"]),
+        dtype=str(message["dtype"]),
+    )
+    exact = message["exact"]
+    return MeasuredLayer(
+        layer=layer,
+        digest=_text_or_none(message["digest"]),
+        measurement=_measurement_of(message["measurement"]) if message["measurement"] else None,
+        problem=error_of(message["problem"]) if message["problem"] else None,
+        exact=AlignedChange(**{**_numbers(exact, "method"), "method": Method(exact["method"])})
+        if exact
+        else None,
+    )
+
+
+def error_to_json(error: UnreadableError) -> dict[str, Any]:
+    """An error as data."""
+    return {"reason": error.reason, "path": error.path, "detail": error.detail, "tensor": error.tensor}
+
+
+def error_of(data: dict[str, Any]) -> UnreadableError:
+    """The error of :func:`error_to_json`."""
+    tensor = _text_or_none(data["tensor"])
+    return UnreadableError(UnreadableReason(data["reason"]), str(data["path"]), str(data["detail"]), tensor)
+
+
+def _measurement_to_json(measurement: Measurement) -> dict[str, Any]:
+    data: dict[str, Any] = {one.name: getattr(measurement, one.name) for one in fields(measurement)}
+    for name in _ARRAYS:
+        data[name] = _array_to_json(data[name])
+    if measurement.folded_spectrum is measurement.spectrum:
+        data["folded_spectrum"] = "same"
+    for name in ("numbers", "folded"):
+        data[name] = asdict(data[name]) if data[name] is not None else None
+    return data
+
+
+def _measurement_of(data: dict[str, Any]) -> Measurement:
+    values = dict(data)
+    same = values["folded_spectrum"] == "same"
+    if same:
+        values["folded_spectrum"] = None
+    for name in _ARRAYS:
+        values[name] = _array_of(values[name])
+    if same:
+        values["folded_spectrum"] = values["spectrum"]
+    for name in ("numbers", "folded"):
+        numbers = values[name]
+        if numbers is not None:
+            status = FitStatus(numbers["fit_status"])
+            values[name] = SpectralNumbers(**{**_numbers(numbers, "fit_status"), "fit_status": status})
+    _numbers(values, "kind", "shape", "dtype", "digest", "folded_by", "numbers", "folded", *_ARRAYS)
+    values["digest"], values["dtype"] = str(values["digest"]), str(values["dtype"])
+    values["folded_by"] = _text_or_none(values["folded_by"])
+    values["kind"] = LayerKind(values["kind"])
+    values["shape"] = tuple(int(side) for side in values["shape"])
+    return Measurement(**values)
+
+
+def _numbers(values: dict[str, Any], *others: str) -> dict[str, Any]:
+    """The same values, after refusing anything but numbers, flags and None under all names but ``others``."""
+    for name, value in dict(values).items():
+        if name not in others and not isinstance(value, (int, float, type(None))):
+            raise TypeError(f"{name} must be a number")
+    return values
+
+
+def _text_or_none(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise TypeError("must be text")
+
+
+def _array_to_json(array: NDArray[np.float32] | None) -> list[Any] | None:
+    if array is None:
+        return None
+    packed = base64.b64encode(np.ascontiguousarray(array, dtype="<f4").tobytes()).decode()
+    return [list(array.shape), packed]
+
+
+def _array_of(data: list[Any] | None) -> NDArray[np.float32] | None:
+    if data is None:
+        return None
+    shape, packed = data
+    return np.frombuffer(base64.b64decode(packed), dtype="<f4").reshape(shape).astype(np.float32)

@@ -1,0 +1,114 @@
+"""The child process that opens and measures weights: ``python -m layerwatch.daemon.scan.worker``.
+
+Reads requests from standard input, writes messages to standard output (``messages.py``), and lives until its
+input ends. Limits are set by the child on itself before anything heavy is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import IO
+
+OUT_OF_MEMORY = 12
+"""Exit code of a worker that ran into its memory limit outside a scan, mostly while it starts (12 is ENOMEM)."""
+
+
+def main() -> None:
+    """Entry point of the child."""
+    arguments = _arguments()
+    os.nice(arguments.niceness)
+    # Private memory only: mapped weight files are cache that the system may drop, and must not count.
+    resource.setrlimit(resource.RLIMIT_DATA, (arguments.memory_limit, arguments.memory_limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # The protocol gets its own descriptor; whatever a library prints goes to standard error.
+    output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    try:
+        _serve(sys.stdin.buffer, output, arguments.threads)
+    except MemoryError:
+        sys.exit(OUT_OF_MEMORY)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--memory-limit", type=int, required=True, help="bytes of private memory")
+    parser.add_argument("--niceness", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    return parser.parse_args()
+
+
+def _serve(requests: IO[bytes], output: IO[bytes], threads: int) -> None:
+    import torch
+
+    from layerwatch.daemon.scan.messages import ScanRequest, decode, encode
+
+    torch.set_num_threads(threads)
+    for line in requests:
+        request = ScanRequest(**decode(line))
+        output.write(encode(_scan(request, requests, output)))
+        output.flush()
+
+
+def _scan(request: object, requests: IO[bytes], output: IO[bytes]) -> dict[str, object]:
+    from layerwatch.daemon.scan.messages import (
+        MEMORY_ADVICE,
+        ScanRequest,
+        decode,
+        encode,
+        error_to_json,
+        layer_message,
+        plan_message,
+    )
+    from layerwatch.metrics.errors import UnreadableError, UnreadableReason
+    from layerwatch.metrics.measure import measure_layers
+    from layerwatch.metrics.openmodel import OpenModel
+    from layerwatch.metrics.readers.detect import open_model
+
+    assert isinstance(request, ScanRequest)
+
+    def send(message: dict[str, object]) -> None:
+        output.write(encode(message))
+        output.flush()
+
+    def known(digest: str) -> bool:
+        send({"type": "known?", "digest": digest})
+        return bool(decode(requests.readline())["known"])
+
+    def opened(path: str) -> OpenModel:
+        return OpenModel(open_model(Path(path)), path)
+
+    models: list[OpenModel] = []
+    try:
+        model = opened(request.path)
+        models.append(model)
+        baseline = opened(request.baseline_path) if request.baseline_path else None
+        if baseline is not None:
+            models.append(baseline)
+        send(plan_message(model.plan, model.format))
+        for measured in measure_layers(model, known, baseline):
+            send(layer_message(measured))
+    except UnreadableError as error:
+        return {"type": "failed", **error_to_json(error)}
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "alloc" in str(error):
+            failure = UnreadableError(UnreadableReason.MEMORY_LIMIT, request.path, MEMORY_ADVICE)
+            return {"type": "failed", **error_to_json(failure)}
+        raise
+    except OSError as error:
+        detail = error.strerror or type(error).__name__
+        return {
+            "type": "failed",
+            **error_to_json(UnreadableError(UnreadableReason.IO_ERROR, request.path, detail)),
+        }
+    finally:
+        for one in models:
+            one.close()
+    return {"type": "done"}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""What goes through the pipe between daemon and worker comes out as it went in, and nothing else gets in."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from layerwatch.daemon.scan import messages
+from layerwatch.metrics.change import AlignedChange, Method
+from layerwatch.metrics.errors import UnreadableError, UnreadableReason
+from layerwatch.metrics.layers import Layer, LayerPlan, Skipped
+from layerwatch.metrics.measured import MeasuredLayer
+from layerwatch.metrics.measurement import FitStatus, LayerKind, Measurement, SpectralNumbers
+
+names = st.text(max_size=30)
+shapes = st.lists(st.integers(0, 2**40), max_size=4).map(tuple)
+numbers = st.floats(allow_nan=True, allow_infinity=True)
+maybe = st.none() | numbers
+counts = st.integers(0, 2**60)
+vectors = st.none() | hnp.arrays(np.float32, hnp.array_shapes(min_dims=1, max_dims=2, min_side=0, max_side=5))
+
+spectral_numbers = st.builds(
+    SpectralNumbers,
+    num_eigenvalues=counts,
+    fit_status=st.sampled_from(FitStatus),
+    alpha=maybe,
+    alpha_sigma=maybe,
+    ks_distance=maybe,
+    xmin=maybe,
+    tail_size=st.none() | counts,
+    alpha_hat=maybe,
+    log_norm=maybe,
+    log_spectral_norm=maybe,
+    log_alpha_norm=maybe,
+    stable_rank=maybe,
+    entropy=maybe,
+    effective_rank=maybe,
+    rank_loss=st.none() | counts,
+)
+measurements = st.builds(
+    Measurement,
+    digest=names,
+    kind=st.sampled_from(LayerKind),
+    shape=shapes,
+    dtype=names,
+    non_finite=counts,
+    max_abs=numbers,
+    norm=numbers,
+    zero_share=numbers,
+    kurtosis=maybe,
+    numbers=st.none() | spectral_numbers,
+    folded=st.none() | spectral_numbers,
+    folded_by=st.none() | names,
+    fold_statistics_empty=st.booleans(),
+    spectrum=vectors,
+    folded_spectrum=vectors,
+    row_norms=vectors,
+    column_norms=vectors,
+    sketch=vectors,
+)
+errors = st.builds(UnreadableError, st.sampled_from(UnreadableReason), names, names, st.none() | names)
+aligned = st.builds(
+    AlignedChange, relative_change=maybe, cosine=maybe, error=numbers, method=st.sampled_from(Method)
+)
+layers = st.builds(
+    Layer, name=names, tensor=names, kind=st.sampled_from(LayerKind), shape=shapes, dtype=names
+)
+measured_layers = st.builds(
+    MeasuredLayer,
+    layer=layers,
+    digest=st.none() | names,
+    measurement=st.none() | measurements,
+    problem=st.none() | errors,
+    exact=st.none() | aligned,
+)
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | numbers | names,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    """Equality of values that may hold arrays, NaN and errors."""
+    assert type(found) is type(expected)
+    if is_dataclass(expected):
+        for one in fields(expected):
+            assert_same(getattr(found, one.name), getattr(expected, one.name))
+    elif isinstance(expected, np.ndarray):
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected, strict=True)
+    elif isinstance(expected, UnreadableError):
+        assert found.reason is expected.reason
+        assert (found.path, found.detail, found.tensor) == (expected.path, expected.detail, expected.tensor)
+    elif isinstance(expected, float) and math.isnan(expected):
+        assert math.isnan(found)
+    else:
+        assert found == expected
+
+
+@given(measured_layers)
+def test_a_measured_layer_comes_out_of_its_line_as_it_went_in(measured: MeasuredLayer) -> None:
+    line = messages.encode(messages.layer_message(measured))
+
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert_same(messages.layer_of(messages.decode(line)), measured)
+
+
+def test_one_spectrum_that_is_also_the_folded_one_is_sent_once_and_shared_again() -> None:
+    spectrum = np.arange(1000, dtype=np.float32)
+    measurement = Measurement(
+        "d", LayerKind.LINEAR, (4, 3), "F32", 0, 1.0, 1.0, 0.0, spectrum=spectrum, folded_spectrum=spectrum
+    )
+    layer = Layer("fc", "fc.weight", LayerKind.LINEAR, (4, 3), "F32")
+    line = messages.encode(messages.layer_message(MeasuredLayer(layer, "d", measurement, None)))
+
+    # 4000 bytes are 5336 characters of base64: once, not twice.
+    assert len(line) < 2 * 5336
+    found = messages.layer_of(messages.decode(line)).measurement
+    assert found is not None
+    assert found.folded_spectrum is found.spectrum
+
+
+@given(st.lists(st.builds(Skipped, names, names)), st.lists(layers), st.lists(layers))
+def test_the_plan_keeps_every_skipped_tensor_and_counts_layers_and_vectors(
+    skipped: list[Skipped], planned: list[Layer], bare: list[Layer]
+) -> None:
+    plan = LayerPlan(tuple(planned), tuple(bare), tuple(skipped))
+
+    message = messages.decode(messages.encode(messages.plan_message(plan, "safetensors")))
+
+    assert message["total"] == len(planned) + len(bare)
+    assert message["format"] == "safetensors"
+    assert messages.skipped_of(message) == tuple(skipped)
+
+
+@given(errors)
+def test_an_error_comes_out_as_it_went_in(error: UnreadableError) -> None:
+    line = messages.encode({"type": "failed", **messages.error_to_json(error)})
+
+    assert_same(messages.error_of(messages.decode(line)), error)
+
+
+REFUSALS = (ValueError, LookupError, TypeError, ArithmeticError)
+
+
+@given(measured_layers, st.data())
+def test_a_layer_message_with_one_foreign_value_is_read_or_refused_but_never_crashes(
+    measured: MeasuredLayer, data: st.DataObject
+) -> None:
+    message = json.loads(messages.encode(messages.layer_message(measured)))
+    place = message
+    if message["measurement"] and data.draw(st.booleans()):
+        place = message["measurement"]
+    place[data.draw(st.sampled_from(sorted(place)))] = data.draw(json_values)
+
+    try:
+        found = messages.layer_of(message)
+    except REFUSALS:
+        return
+    # What is let through can be kept: keys are text, numbers are numbers.
+    assert found.digest is None or isinstance(found.digest, str)
+    if found.measurement is not None:
+        assert isinstance(found.measurement.digest, str)
+        assert isinstance(found.measurement.norm, (int, float, type(None)))
+
+
+@given(json_values)
+def test_any_json_value_is_a_message_or_refused(value: Any) -> None:
+    line = json.dumps(value).encode() + b"\n"
+    try:
+        message = messages.decode(line)
+    except REFUSALS:
+        assert not isinstance(value, dict)
+        return
+    for parse in (messages.layer_of, messages.skipped_of, messages.error_of):
+        with pytest.raises(REFUSALS):
+            parse(message)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("digest", 5),
+        ("digest", ["d"]),
+        ("norm", "large"),
+        ("folded_by", 7),
+        ("non_finite", []),
+        ("numbers", 3),
+    ],
+)
+def test_a_measurement_with_a_value_of_the_wrong_type_is_refused(key: str, value: object) -> None:
+    measurement = Measurement("d", LayerKind.LINEAR, (4, 3), "F32", 0, 1.0, 1.0, 0.0)
+    layer = Layer("fc", "fc.weight", LayerKind.LINEAR, (4, 3), "F32")
+    message = json.loads(
+        messages.encode(messages.layer_message(MeasuredLayer(layer, "d", measurement, None)))
+    )
+    (message if key == "digest" else message["measurement"])[key] = value
+
+    with pytest.raises(REFUSALS):
+        messages.layer_of(message)
