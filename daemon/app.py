@@ -1,0 +1,454 @@
+"""The daemon: builds its parts, runs until told to stop, reloads, and ends within ten seconds."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.base import JobLookupError
+from apscheduler.schedulers.background import BackgroundScheduler
+from prometheus_client import CollectorRegistry
+from sqlalchemy import Connection
+
+from layerwatch.alerts.dispatcher import Dispatcher
+from layerwatch.alerts.telemetry import AlertTelemetry
+from layerwatch.config.errors import ConfigError
+from layerwatch.daemon.health import Heartbeats
+from layerwatch.daemon.live import Live, load_live, settings_that_need_a_restart
+from layerwatch.daemon.pipeline import Interrupted, Pipeline, PipelineSettings
+from layerwatch.daemon.scan.executor import LocalExecutor
+from layerwatch.daemon.scanning import ScanLoop
+from layerwatch.daemon.snapshot import Snapshot
+from layerwatch.daemon.store import retention, versions
+from layerwatch.daemon.store.alerts import DatabaseOutbox, oldest_undelivered
+from layerwatch.daemon.store.database import Database
+from layerwatch.daemon.store.errors import StoreError
+from layerwatch.daemon.store.records import VersionRecord, VersionState
+from layerwatch.daemon.telemetry import DaemonTelemetry
+from layerwatch.daemon.watcher import Watcher, forget_registry, known_registries
+from layerwatch.daemon.web.server import WebServer
+
+_LOGGER = logging.getLogger(__name__)
+
+DRAIN = timedelta(seconds=10)
+"""Longest time from SIGTERM to the end."""
+
+_JOBS_SHARE = DRAIN * 0.3
+_SCANS_SHARE = DRAIN * 0.4
+"""What jobs and scans may take of it; the rest is for the port and the store."""
+
+_DISPATCH_EVERY = timedelta(seconds=1)
+_RETENTION_EVERY = timedelta(hours=6)
+_LOOP_LIMIT = timedelta(minutes=5)
+
+
+class AlreadyRunningError(Exception):
+    """Another daemon uses the same store."""
+
+
+def now() -> datetime:
+    """The daemon's clock."""
+    return datetime.now(UTC)
+
+
+class App:
+    """One running daemon. Build it, call :meth:`run`, which returns after SIGTERM, SIGINT or :meth:`stop`."""
+
+    def __init__(self, config: Path | None) -> None:
+        self._config = config
+        self.live: Live = load_live(config)
+        self.metrics = CollectorRegistry()
+        self.telemetry = DaemonTelemetry(self.metrics)
+        self.alert_telemetry = AlertTelemetry(self.metrics)
+        self.heartbeats = Heartbeats(now)
+        self.watchers: dict[str, Watcher] = {}
+        self.loops: list[ScanLoop] = []
+        self._stop = threading.Event()
+        self._reload_wanted = threading.Event()
+        self._reload_lock = threading.Lock()
+        self._hints: dict[str, threading.Event] = {}
+        self._turns = 0
+        self._turn_ended = threading.Condition()
+        self._wake = threading.Event()
+
+    def run(self, ready: Callable[[str], None] = lambda address: None) -> None:
+        """Start everything, run until stopped, end everything in reverse order.
+
+        Args:
+            ready: called with the listening address once the port is open.
+
+        Raises:
+            ConfigError, StoreError, AlreadyRunningError, OSError: when it cannot start.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(self._signals())
+            self._setup(stack)
+            self._mark_loaded(True)
+            self.web.start()
+            _LOGGER.info("listening on %s", self.web.address)
+            ready(self.web.address)
+            while not self._stop.is_set():
+                self._wake.wait()
+                self._wake.clear()
+                if self._reload_wanted.is_set():
+                    self._reload_wanted.clear()
+                    self._reload_quietly()
+            _LOGGER.info("stopping")
+        _LOGGER.info("stopped")
+
+    def stop(self) -> None:
+        """Ask the daemon to end; returns at once."""
+        self._stop.set()
+        self._wake.set()
+
+    def reload(self) -> list[str]:
+        """Load the configuration again; all that can fail happens before anything live is touched.
+
+        Returns:
+            Keys that changed but need a restart to take effect.
+
+        Raises:
+            ConfigError: the old configuration stays in force.
+        """
+        with self._reload_lock:
+            try:
+                new = load_live(self._config)
+            except ConfigError:
+                self._mark_loaded(False)
+                raise
+            old, self.live = self.live, new
+            self._reschedule_registries(old)
+            self._init_counters()
+            self.snapshot.max_series_per_model = new.settings.server.max_series_per_model
+            self._forget_other_registries()
+            self._mark_loaded(True)
+            return settings_that_need_a_restart(old.settings, new.settings)
+
+    def look_now(self, registry: str) -> bool:
+        """Shorten the wait for the next look at a registry; False when there is none of this name."""
+        hint = self._hints.get(registry)
+        if hint is None:
+            return False
+        # A look under way may have passed the place already: it is followed by another.
+        hint.set()
+        with suppress(JobLookupError):
+            self.scheduler.modify_job(f"watch:{registry}", next_run_time=now())
+        return True
+
+    def not_ready(self) -> list[str]:
+        """Why the daemon is not ready to be asked; empty when it is."""
+        waiting = []
+        for name, watcher in sorted(self.watchers.items()):
+            if not watcher.listed_once:
+                waiting.append(
+                    f"registry {name} was not listed yet: {watcher.last_error or 'first look is under way'}"
+                )
+        return waiting
+
+    def _setup(self, stack: ExitStack) -> None:
+        settings = self.live.settings
+        url = settings.store.url.reveal()
+        stack.enter_context(_only_one(url))
+        self.database = Database.open(url)
+        stack.callback(_step, "close the store", self.database.close)
+        with self.database.write() as connection:
+            interrupted = versions.reset_interrupted(connection)
+        if interrupted:
+            _LOGGER.info("%d scans were interrupted and wait again", interrupted)
+        self.snapshot = Snapshot(self.database, settings.server.max_series_per_model)
+        self._forget_other_registries()
+        outbox = DatabaseOutbox(self.database)
+        self.dispatcher = Dispatcher(outbox, self.live.receivers, self.alert_telemetry, now)
+        self._init_counters()
+        self.web = WebServer(self)
+        stack.callback(_step, "close the port", self.web.stop)
+        for number in range(settings.scan.workers):
+            self._start_scan_loop(number)
+        stack.callback(_step, "end the scans", self._stop_scan_loops)
+        self.scheduler = BackgroundScheduler(
+            executors={"default": ThreadPoolExecutor(max_workers=8)},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+            timezone=UTC,
+        )
+        # A job that is still running when it is due again is normal here, not worth a warning each second.
+        logging.getLogger("apscheduler").setLevel(logging.ERROR)
+        self._schedule("dispatch", self._dispatch, _DISPATCH_EVERY, _LOOP_LIMIT)
+        self._schedule(
+            "retention", self._retain, _RETENTION_EVERY, 3 * _RETENTION_EVERY, first=timedelta(minutes=1)
+        )
+        for name in self.live.registries:
+            self._watch(name)
+        self.scheduler.start()
+        stack.callback(_step, "end the jobs", self._end_jobs)
+
+    def _start_scan_loop(self, number: int) -> None:
+        scan = self.live.settings.scan
+        threads = scan.threads or max(1, (os.cpu_count() or 1) // scan.workers)
+        executor = LocalExecutor(scan, threads)
+        name = f"scan:{number}"
+        pipeline = Pipeline(
+            database=self.database,
+            registries=lambda registry: self.live.registries.get(registry),
+            executor=executor,
+            settings=lambda: PipelineSettings(self.live.settings.scan, self.live.settings.rules),
+            judged=self._after_verdict,
+            telemetry=self.telemetry,
+            clock=now,
+            stopping=self._stop.is_set,
+        )
+        self.heartbeats.expect(name, scan.timeout + _LOOP_LIMIT)
+        loop = ScanLoop(
+            name,
+            pipeline,
+            executor,
+            alive=lambda: self.heartbeats.beat(name),
+            failed=self.telemetry.cycle_errors.labels("scan").inc,
+            changed=self.snapshot.refresh,
+        )
+        self.loops.append(loop)
+        loop.start()
+
+    def _stop_scan_loops(self) -> None:
+        deadline = time.monotonic() + _SCANS_SHARE.total_seconds()
+        for loop in self.loops:
+            loop.ask_to_stop()
+        for loop in self.loops:
+            if not loop.stop(timedelta(seconds=max(0.0, deadline - time.monotonic()))):
+                _LOGGER.warning("a scan did not end in time; its version waits again at the next start")
+
+    def _end_jobs(self) -> None:
+        """Begin no more jobs; wait a while for those that run, so that what was delivered is noted as delivered."""
+        self.scheduler.shutdown(wait=False)
+        with self._turn_ended:
+            self._turn_ended.wait_for(lambda: self._turns == 0, _JOBS_SHARE.total_seconds())
+
+    def _forget_other_registries(self) -> None:
+        """End what the store still holds about registries that are no longer configured, and refresh the gauges."""
+        try:
+            with self.database.read() as connection:
+                others = known_registries(connection) - self.live.registries.keys()
+            if others:
+                with self.database.write() as connection:
+                    for registry in sorted(others):
+                        forget_registry(connection, registry, self.live.policy, now())
+                        _LOGGER.info("registry %s is not configured: its refs and alerts end", registry)
+            self.snapshot.refresh()
+        except StoreError as error:
+            _LOGGER.error("registries that are no longer configured are not forgotten yet: %s", error)
+
+    def _after_verdict(self, connection: Connection, version: VersionRecord, at: datetime) -> None:
+        watcher = self.watchers.get(version.key.registry)
+        if watcher is not None:
+            watcher.after_verdict(connection, version, at)
+
+    def _watch(self, name: str) -> None:
+        registry = self.live.registries[name]
+        settings = next(one for one in self.live.settings.registries if one.name == name)
+        loop = f"watch:{name}"
+        watcher = Watcher(
+            registry,
+            self.database,
+            policy=lambda: self.live.policy,
+            telemetry=self.telemetry,
+            clock=now,
+            alive=lambda: self._beat_unless_stopping(loop),
+            found_work=self._wake_scans,
+            changed=self.snapshot.refresh,
+        )
+        self.watchers[name] = watcher
+        lock = threading.Lock()
+        hint = self._hints[name] = threading.Event()
+
+        def look(rehash: bool = False) -> str:
+            with lock:
+                hint.clear()
+                sentence = watcher.look(rehash)
+                while hint.is_set():
+                    self._beat_unless_stopping(loop)
+                    hint.clear()
+                    sentence = watcher.look()
+                return sentence
+
+        # Hashing one large file is a single step, so the limit leaves room for it.
+        limit = 3 * settings.poll + timedelta(minutes=30)
+        self._schedule(loop, look, settings.poll, limit, jitter=True)
+        reconcile = f"reconcile:{name}"
+        self._schedule(
+            reconcile, lambda: look(rehash=True), settings.reconcile, 3 * settings.reconcile + timedelta(hours=6),
+            first=settings.reconcile, jitter=True,
+        )  # fmt: skip
+
+    def _reschedule_registries(self, old: Live) -> None:
+        before = {one.name: one for one in old.settings.registries}
+        after = {one.name: one for one in self.live.settings.registries}
+        for name, settings in before.items():
+            if after.get(name) != settings:
+                for loop in (f"watch:{name}", f"reconcile:{name}"):
+                    self.scheduler.remove_job(loop)
+                    self.heartbeats.forget(loop)
+                self.watchers.pop(name).retire()
+                del self._hints[name]
+        for name in before.keys() - after.keys():
+            self.telemetry.forget_registry(name)
+        for name, settings in after.items():
+            if before.get(name) != settings:
+                self._watch(name)
+        if old.policy.fire_on is not self.live.policy.fire_on:
+            for watcher in self.watchers.values():
+                watcher.follow_again()
+
+    def _schedule(
+        self,
+        loop: str,
+        cycle: Callable[[], str],
+        every: timedelta,
+        limit: timedelta,
+        first: timedelta = timedelta(),
+        jitter: bool = False,
+    ) -> None:
+        seconds = every.total_seconds()
+        kind = loop.partition(":")[0]
+
+        def turn() -> None:
+            with self._turn_ended:
+                self._turns += 1
+            try:
+                self._beat_unless_stopping(loop)
+                sentence = cycle()
+                _LOGGER.debug("%s", sentence)
+            except Interrupted:
+                return
+            except StoreError as error:
+                if not self._stop.is_set():
+                    _LOGGER.error("loop %s waits for the store: %s", loop, error)
+                    self.telemetry.cycle_errors.labels(kind).inc()
+            except Exception:
+                _LOGGER.exception("unexpected error in loop %s; please report it", loop)
+                self.telemetry.cycle_errors.labels(kind).inc()
+            finally:
+                self.heartbeats.beat(loop)
+                with self._turn_ended:
+                    self._turns -= 1
+                    self._turn_ended.notify_all()
+
+        self.heartbeats.expect(loop, limit + first)
+        self.scheduler.add_job(
+            turn,
+            "interval",
+            seconds=seconds,
+            # Many daemons that start together must not ask one registry at the same second for ever.
+            jitter=min(seconds / 10, 30) if jitter else None,
+            next_run_time=now() + first,
+            id=loop,
+        )
+
+    def _beat_unless_stopping(self, loop: str) -> None:
+        if self._stop.is_set():
+            raise Interrupted
+        self.heartbeats.beat(loop)
+
+    def _dispatch(self) -> str:
+        # Here and not in reload: the dispatcher looks receivers up several times during one cycle.
+        self.dispatcher.receivers = self.live.receivers
+        self.snapshot.refresh_if_stale()
+        sentence = self.dispatcher.dispatch_due()
+        with self.database.read() as connection:
+            oldest = oldest_undelivered(connection)
+            waiting = versions.counts_by_state(connection).get(VersionState.PENDING, 0)
+        self.telemetry.outbox_oldest_age.set((now() - oldest).total_seconds() if oldest else 0)
+        self.telemetry.queue.set(waiting)
+        return sentence
+
+    def _retain(self) -> str:
+        store = self.live.settings.store
+        with self.database.write() as connection:
+            pruned = retention.prune(connection, store.keep_versions, now() - store.keep_events)
+        return f"retention: {pruned}"
+
+    def _wake_scans(self) -> None:
+        for loop in self.loops:
+            loop.wake()
+
+    def _init_counters(self) -> None:
+        self.telemetry.init_for(self.live.registries, ("watch", "reconcile", "dispatch", "retention", "scan"))
+        self.alert_telemetry.init_for(self.live.receivers)
+
+    def _mark_loaded(self, succeeded: bool) -> None:
+        self.telemetry.config_reload_ok.set(1 if succeeded else 0)
+        if succeeded:
+            self.telemetry.config_reload_time.set(now().timestamp())
+
+    def _reload_quietly(self) -> None:
+        try:
+            restart = self.reload()
+        except ConfigError as error:
+            _LOGGER.error("configuration not reloaded, the old one stays in force")
+            for line in str(error).splitlines():
+                _LOGGER.error("%s", line)
+            return
+        except Exception:
+            self._mark_loaded(False)
+            _LOGGER.exception("unexpected error while the configuration was reloaded; please report it")
+            return
+        _LOGGER.info("configuration reloaded")
+        if restart:
+            _LOGGER.warning("these changes need a restart: %s", ", ".join(restart))
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Signal handlers only set events; nothing is done inside a handler."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def on_reload(number: int, frame: object) -> None:
+            self._reload_wanted.set()
+            self._wake.set()
+
+        before = {
+            signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, frame: self.stop()),
+            signal.SIGINT: signal.signal(signal.SIGINT, lambda number, frame: self.stop()),
+            signal.SIGHUP: signal.signal(signal.SIGHUP, on_reload),
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _step(name: str, action: Callable[..., object], **arguments: object) -> None:
+    """One step of the shutdown; a failing one is logged and does not keep the others from running."""
+    try:
+        action(**arguments)
+    except Exception:
+        _LOGGER.exception("shutdown step failed: %s", name)
+
+
+@contextmanager
+def _only_one(store_url: str) -> Iterator[None]:
+    """Hold the store's lock file: two daemons on one store would undo each other's claims."""
+    if not store_url.startswith("sqlite:///"):
+        # Refused when it is opened, with the reason.
+        yield
+        return
+    path = Path(store_url.removeprefix("sqlite:///") + ".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise AlreadyRunningError(
+                f"another layerwatch daemon uses this store ({path} is locked): stop it, or give this one its own "
+                "store.url"
+            ) from None
+        yield

@@ -1,0 +1,74 @@
+"""Everything that depends on the configuration, built whole before anything live is touched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from layerwatch.alerts.errors import ReceiversError
+from layerwatch.alerts.receivers import build_receivers
+from layerwatch.alerts.receivers.base import Receiver
+from layerwatch.config.errors import ConfigError, ConfigProblem
+from layerwatch.config.loading import load_settings, secret_problems
+from layerwatch.config.settings import Settings
+from layerwatch.daemon.alerting import AlertPolicy
+from layerwatch.daemon.registries import build_registry
+from layerwatch.daemon.registries.base import Registry
+from layerwatch.metrics.findings import Severity
+
+_WITHOUT_ROUTE = timedelta(hours=12)
+"""Alerts have a life, and repeats, also when nobody is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """One generation of the configuration and what was built from it. Replaced whole by a reload."""
+
+    settings: Settings
+    registries: Mapping[str, Registry]
+    receivers: Mapping[str, Receiver]
+    policy: AlertPolicy
+
+
+def load_live(path: Path | None) -> Live:
+    """Read, check and build; raises ConfigError with every problem and touches nothing that runs."""
+    return build_live(load_settings(path, os.environ))
+
+
+def build_live(settings: Settings) -> Live:
+    """Build registries and receivers; raises ConfigError."""
+    problems = secret_problems(settings)
+    if problems:
+        raise ConfigError(problems)
+    try:
+        receivers = build_receivers(settings.alerts.receivers)
+    except ReceiversError as error:
+        raise ConfigError(
+            [ConfigProblem("alerts.receivers", None, problem) for problem in error.problems]
+        ) from None
+    route = settings.alerts.route
+    policy = AlertPolicy(
+        fire_on=Severity(settings.alerts.fire_on),
+        receivers={route.receiver: receivers[route.receiver]} if route else {},
+        repeat_interval=route.repeat_interval if route else _WITHOUT_ROUTE,
+        external_url=settings.server.external_url,
+    )
+    registries = {one.name: build_registry(one) for one in settings.registries}
+    return Live(settings, registries, receivers, policy)
+
+
+def settings_that_need_a_restart(old: Settings, new: Settings) -> list[str]:
+    """Keys whose change a reload cannot apply."""
+    pairs = {
+        "server.listen": (old.server.listen, new.server.listen),
+        "store.url": (old.store.url, new.store.url),
+        "scan.workers": (old.scan.workers, new.scan.workers),
+        "scan.memory_limit": (old.scan.memory_limit, new.scan.memory_limit),
+        "scan.timeout": (old.scan.timeout, new.scan.timeout),
+        "scan.niceness": (old.scan.niceness, new.scan.niceness),
+        "scan.threads": (old.scan.threads, new.scan.threads),
+    }
+    return [key for key, (before, after) in pairs.items() if before != after]

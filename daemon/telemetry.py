@@ -1,0 +1,102 @@
+"""The daemon's own metrics: names, help texts and the objects that count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.process_collector import ProcessCollector
+
+from layerwatch import __version__
+from layerwatch.daemon.registries.base import RegistryReason
+from layerwatch.metrics.errors import UnreadableReason
+from layerwatch.metrics.measurement import METRIC_SET
+from layerwatch.metrics.rules import RULE_SET
+
+_SCAN_BUCKETS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
+
+
+class DaemonTelemetry:
+    """Counters and gauges about the daemon itself, on a registry of their own."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        ProcessCollector(registry=registry)
+        build = Info(
+            "layerwatch_build", "Version of layerwatch and of its metric and rule sets.", registry=registry
+        )
+        build.info({"version": __version__, "metric_set": METRIC_SET, "rule_set": RULE_SET})
+        self.scans = Counter("layerwatch_scans_total", "Scans begun.", registry=registry)
+        self.scan_failures = Counter(
+            "layerwatch_scan_failures_total",
+            "Scans that could not examine the version as a whole, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.scan_duration = Histogram(
+            "layerwatch_scan_duration_seconds",
+            "Time from claiming a version to its verdict.",
+            buckets=_SCAN_BUCKETS,
+            registry=registry,
+        )
+        self.last_success = Gauge(
+            "layerwatch_last_success_timestamp_seconds",
+            "When the registry was last listed without error.",
+            ["registry"],
+            registry=registry,
+        )
+        self.registry_up = Gauge(
+            "layerwatch_registry_up",
+            "1 when the registry could be listed at the last attempt, else 0.",
+            ["registry"],
+            registry=registry,
+        )
+        self.registry_failures = Counter(
+            "layerwatch_registry_failures_total",
+            "Attempts to list the registry that failed, by reason.",
+            ["registry", "reason"],
+            registry=registry,
+        )
+        self.queue = Gauge(
+            "layerwatch_scan_queue_length", "Versions waiting for their scan.", registry=registry
+        )
+        self.outbox_oldest_age = Gauge(
+            "layerwatch_outbox_oldest_age_seconds",
+            "Age of the oldest event that is neither delivered nor given up, 0 when there is none.",
+            registry=registry,
+        )
+        self.config_reload_ok = Gauge(
+            "layerwatch_config_last_reload_successful",
+            "1 when the last attempt to load the configuration succeeded, else 0.",
+            registry=registry,
+        )
+        self.config_reload_time = Gauge(
+            "layerwatch_config_last_reload_success_timestamp_seconds",
+            "When the configuration was last loaded.",
+            registry=registry,
+        )
+        self.cycle_errors = Counter(
+            "layerwatch_cycle_errors_total",
+            "Unexpected errors in a loop; each is a bug and is logged with its traceback.",
+            ["loop"],
+            registry=registry,
+        )
+        for reason in UnreadableReason:
+            self.scan_failures.labels(reason.value)
+
+    def init_for(self, registries: Iterable[str], loops: Iterable[str]) -> None:
+        """Make every labelled counter exist at zero, so that rates on them work from the first day."""
+        for name in registries:
+            self.registry_up.labels(name)
+            self.last_success.labels(name)
+            for reason in RegistryReason:
+                self.registry_failures.labels(name, reason.value)
+        for loop in loops:
+            self.cycle_errors.labels(loop)
+
+    def forget_registry(self, name: str) -> None:
+        """Drop the series of a registry that a reload removed."""
+        self.registry_up.remove(name)
+        self.last_success.remove(name)
+        for reason in RegistryReason:
+            self.registry_failures.remove(name, reason.value)

@@ -1,0 +1,179 @@
+"""The HTTP paths of the daemon. State changes need the bearer token; everything else only reads."""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Depends, FastAPI, Header, HTTPException, Path, Query, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+from prometheus_client import generate_latest
+from starlette.exceptions import HTTPException as AnyHTTPException
+
+from layerwatch import __version__
+from layerwatch.alerts.model import AlertPhase
+from layerwatch.config.errors import ConfigError
+from layerwatch.config.redaction import dump_redacted
+from layerwatch.config.secrets import SecretError
+from layerwatch.daemon.store import alerts, refs, versions
+from layerwatch.daemon.web.views import AlertView, ModelView, RefView, VersionView
+from layerwatch.metrics.rules import RULES
+
+if TYPE_CHECKING:
+    from layerwatch.daemon.app import App
+
+RowNumber = Annotated[int, Path(ge=1, le=2**63 - 1)]
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_INDEX = """\
+layerwatch {version}
+
+/metrics                  gauges and counters for Prometheus
+/-/healthy  /-/ready      liveness (tied to the loops), readiness
+/api/v1/models            models, their refs and verdicts
+/api/v1/versions          versions, newest first
+/api/v1/alerts            alerts
+/api/v1/config            configuration in force, secrets hidden
+/report?registry=&model=&ref=   report of the version that a ref points at
+/explain/RULE             what a rule means
+/docs                     the API's description
+"""
+
+
+def build_application(app: App) -> FastAPI:
+    """The ASGI application of one daemon."""
+    api = FastAPI(title="layerwatch", version=__version__, openapi_url="/api/openapi.json", redoc_url=None)
+
+    def authorised(authorization: Annotated[str | None, Header()] = None) -> None:
+        _require_token(app, authorization)
+
+    @api.get("/", response_class=PlainTextResponse, include_in_schema=False)
+    def index() -> str:
+        return _INDEX.format(version=__version__)
+
+    @api.get("/metrics", response_class=Response, summary="Prometheus text format 0.0.4")
+    def metrics() -> Response:
+        # The gauges about models were rendered when they changed; only the daemon's own are made here.
+        return Response(app.snapshot.text + generate_latest(app.metrics), media_type=METRICS_TYPE)
+
+    @api.get("/-/healthy", response_class=PlainTextResponse, summary="200 while every loop reports in time")
+    def healthy() -> PlainTextResponse:
+        late = app.heartbeats.late()
+        if late:
+            return PlainTextResponse("\n".join(map(str, late)) + "\n", status_code=503)
+        return PlainTextResponse("healthy\n")
+
+    @api.get("/-/ready", response_class=PlainTextResponse, summary="200 once every registry was listed")
+    def ready() -> PlainTextResponse:
+        waiting = app.not_ready()
+        if waiting:
+            return PlainTextResponse("\n".join(waiting) + "\n", status_code=503)
+        return PlainTextResponse("ready\n")
+
+    @api.post("/-/reload", dependencies=[Depends(authorised)], summary="Load the configuration again")
+    def reload() -> JSONResponse:
+        try:
+            return JSONResponse({"reloaded": True, "needs_restart": app.reload()})
+        except ConfigError as error:
+            return JSONResponse({"reloaded": False, "problems": str(error).splitlines()}, status_code=400)
+
+    @api.post(
+        "/hooks/{registry}", dependencies=[Depends(authorised)], summary="A hint to look at a registry now"
+    )
+    def hook(registry: str) -> dict[str, bool]:
+        if not app.look_now(registry):
+            raise HTTPException(404, f"no registry is called {registry!r}")
+        return {"looking": True}
+
+    _add_reading(api, app)
+    return api
+
+
+def _add_reading(api: FastAPI, app: App) -> None:
+    """The paths that only read the store."""
+
+    @api.get("/api/v1/models")
+    def models() -> list[ModelView]:
+        with app.database.read() as connection:
+            by_model: dict[tuple[str, str], list[RefView]] = {key: [] for key in versions.models(connection)}
+            for ref in refs.list_refs(connection):
+                version = versions.get_without_report(connection, ref.version_id)
+                if version is not None:
+                    view = RefView(ref=ref.ref, version=version.key.version, verdict=version.verdict)
+                    by_model.setdefault((ref.registry, ref.model), []).append(view)
+        return [
+            ModelView(registry=key[0], model=key[1], refs=found) for key, found in sorted(by_model.items())
+        ]
+
+    @api.get("/api/v1/versions")
+    def list_versions(
+        registry: str | None = None,
+        model: str | None = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
+    ) -> list[VersionView]:
+        with app.database.read() as connection:
+            found = versions.list_versions(connection, registry, model, limit=limit, before=before)
+            return [VersionView.of(record) for record in found]
+
+    @api.get("/api/v1/versions/{version_id}")
+    def version(version_id: RowNumber) -> VersionView:
+        with app.database.read() as connection:
+            record = versions.get(connection, version_id)
+        if record is None:
+            raise HTTPException(404, f"no version has the number {version_id}")
+        return VersionView.of(record)
+
+    @api.get("/api/v1/versions/{version_id}/report")
+    def report(version_id: RowNumber) -> Response:
+        with app.database.read() as connection:
+            record = versions.get(connection, version_id)
+        return _report_response(record.report if record else None)
+
+    @api.get("/report", summary="Report of the version that a ref points at; the link of an alert")
+    def report_of_ref(registry: str, model: str, ref: str) -> Response:
+        with app.database.read() as connection:
+            for record in refs.list_refs(connection, registry, model):
+                if record.ref == ref:
+                    found = versions.get(connection, record.version_id)
+                    return _report_response(found.report if found else None)
+        raise HTTPException(404, f"{registry}/{model} has no ref {ref!r}")
+
+    @api.get("/api/v1/alerts")
+    def list_alerts(phase: AlertPhase | None = None) -> list[AlertView]:
+        with app.database.read() as connection:
+            return [AlertView.of(state) for state in alerts.list_states(connection, phase=phase)]
+
+    @api.get("/api/v1/config", response_class=PlainTextResponse, summary="YAML, secrets hidden")
+    def config() -> str:
+        return dump_redacted(app.live.settings)
+
+    @api.get("/explain/{rule}", response_class=PlainTextResponse, include_in_schema=False)
+    def explain(rule: str) -> str:
+        for one in RULES:
+            if one.name == rule:
+                return f"{one.name}: {one.title}\n\n{one.explanation}\n"
+        raise HTTPException(404, f"there is no rule {rule!r}")
+
+    @api.exception_handler(AnyHTTPException)
+    async def plain_error(request: Request, error: AnyHTTPException) -> JSONResponse:
+        return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=error.headers)
+
+
+def _report_response(report: str | None) -> Response:
+    if report is None:
+        raise HTTPException(404, "no report is kept: the version was not judged yet, or retention dropped it")
+    return Response(report, media_type="application/json")
+
+
+def _require_token(app: App, authorization: str | None) -> None:
+    """Raise 403 without a configured token, 401 without the right one."""
+    token = app.live.settings.server.token
+    if token is None:
+        raise HTTPException(403, "nothing may be changed over HTTP: server.token is not set")
+    try:
+        expected = f"Bearer {token.reveal()}"
+    except SecretError:
+        raise HTTPException(503, "the token cannot be read; see the log of the daemon") from None
+    if not hmac.compare_digest((authorization or "").encode(), expected.encode()):
+        raise HTTPException(401, "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"})

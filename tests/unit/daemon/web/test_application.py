@@ -1,0 +1,229 @@
+"""The HTTP paths, asked through the real server of a running daemon."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import requests
+from prometheus_client.parser import text_string_to_metric_families
+
+from layerwatch.metrics.report import Report
+from layerwatch.metrics.rules import RULES
+from layerwatch_testing.daemons import TOKEN, RunningApp, directory, write_config
+from layerwatch_testing.networks import finetuned, network, with_nan
+from layerwatch_testing.registryworlds import DirectoryWorld
+from layerwatch_testing.waiting import until
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
+    """A daemon that judged a healthy and a broken model."""
+    folder = tmp_path_factory.mktemp("daemon")
+    world = DirectoryWorld(folder, marker=None)
+    world.publish("good", "v1", network())
+    world.publish("good", "v2", finetuned(network()))
+    world.publish("bad", "v1", with_nan(network(3)))
+    config = write_config(
+        folder / "layerwatch.yaml",
+        directory("local", world.root),
+        receivers=[
+            {
+                "name": "oncall",
+                "kind": "webhook",
+                "url": "http://127.0.0.1:9/hidden-path",
+                "secret": "whsec_aGlkZGVuLWtleS1oaWRkZW4ta2V5LWhpZGRlbg==",
+                "allow_private_cidrs": ["127.0.0.0/8"],
+            }
+        ],
+        server={"external_url": "http://watch.example"},
+    )
+    with RunningApp(config) as running:
+        for version in ("local/good/v2", "local/bad/v1"):
+            running.wait_for_verdict(version)
+        until(lambda: len(running.samples("layerwatch_model_verdict")) == 2, "the gauges")
+        yield running
+
+
+def test_metrics_are_prometheus_text_with_a_type_and_help_for_every_family(daemon: RunningApp) -> None:
+    answer = daemon.get("/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    families = list(text_string_to_metric_families(answer.text))
+    names = [family.name for family in families]
+    assert len(names) == len(set(names))
+    for family in families:
+        assert family.documentation
+        assert family.type != "unknown"
+        assert family.name.startswith(("layerwatch_", "process_"))
+    assert {"layerwatch_layer_alpha", "layerwatch_model_verdict", "layerwatch_scans"} <= set(names)
+
+
+def test_metrics_hold_the_verdict_of_every_model(daemon: RunningApp) -> None:
+    assert daemon.sample("layerwatch_model_verdict", registry="local", model="good", ref="latest") == 0
+    assert daemon.sample("layerwatch_model_verdict", registry="local", model="bad", ref="latest") == 2
+
+
+def test_a_daemon_whose_loops_report_is_healthy_and_one_whose_loop_is_late_is_not(
+    daemon: RunningApp,
+) -> None:
+    assert daemon.get("/-/healthy").text == "healthy\n"
+    daemon.app.heartbeats.expect("stuck", timedelta(microseconds=1))
+    try:
+        answer = daemon.get("/-/healthy")
+        assert answer.status_code == 503
+        assert answer.text.startswith("loop stuck has been silent for 0 s")
+    finally:
+        daemon.app.heartbeats.forget("stuck")
+    assert daemon.get("/-/healthy").status_code == 200
+
+
+def test_a_daemon_that_listed_every_registry_is_ready(daemon: RunningApp) -> None:
+    assert (daemon.get("/-/ready").status_code, daemon.get("/-/ready").text) == (200, "ready\n")
+
+
+def test_models_are_listed_with_their_refs_and_verdicts(daemon: RunningApp) -> None:
+    assert daemon.get("/api/v1/models").json() == [
+        {
+            "registry": "local",
+            "model": name,
+            "refs": [{"ref": "latest", "version": version, "verdict": verdict}],
+        }
+        for name, version, verdict in (("bad", "v1", "fail"), ("good", "v2", "pass"))
+    ]
+
+
+def test_versions_can_be_narrowed_and_paged(daemon: RunningApp) -> None:
+    everything = daemon.get("/api/v1/versions").json()
+    assert len(everything) == 3
+    only = daemon.get("/api/v1/versions", model="good").json()
+    assert [row["version"] for row in only] == ["v2", "v1"]
+    assert daemon.get("/api/v1/versions", registry="other").json() == []
+    first = daemon.get("/api/v1/versions", limit="2").json()
+    rest = daemon.get("/api/v1/versions", limit="2", before=str(first[-1]["id"])).json()
+    assert first + rest == everything
+
+
+def test_the_report_of_a_version_is_the_stored_one(daemon: RunningApp) -> None:
+    (row,) = daemon.get("/api/v1/versions", model="bad").json()
+    assert daemon.get(f"/api/v1/versions/{row['id']}").json() == row
+    answer = daemon.get(f"/api/v1/versions/{row['id']}/report")
+    assert answer.headers["content-type"] == "application/json"
+    report = Report.model_validate_json(answer.text)
+    assert (report.model.name, report.verdict) == ("bad", "fail")
+    json.loads(answer.text, parse_constant=pytest.fail)  # NaN and Infinity are no JSON
+
+
+def test_the_link_of_an_alert_leads_to_the_report(daemon: RunningApp) -> None:
+    (alert,) = daemon.get("/api/v1/alerts", phase="firing").json()
+    assert (alert["model"], alert["group"], alert["layers"]) == ("bad", "weights", ["fc1"])
+    answer = daemon.get("/report", registry="local", model="bad", ref="latest")
+    assert Report.model_validate_json(answer.text).model.name == "bad"
+
+
+def test_the_configuration_is_shown_without_its_secrets(daemon: RunningApp) -> None:
+    text = daemon.get("/api/v1/config").text
+    assert "registries:" in text
+    assert "oncall" in text
+    assert TOKEN not in text
+    assert "hidden" not in text
+    assert "aGlkZGVu" not in text
+
+
+def test_no_path_shows_a_secret(daemon: RunningApp) -> None:
+    paths = ("/", "/metrics", "/api/v1/models", "/api/v1/versions", "/api/v1/alerts", "/api/openapi.json")
+    for path in paths:
+        text = daemon.get(path).text
+        assert TOKEN not in text
+        assert "hidden-path" not in text
+
+
+@pytest.mark.parametrize("path", ["/-/reload", "/hooks/local", "/hooks/unknown"])
+@pytest.mark.parametrize("token", [None, "", "wrong", TOKEN + "x", TOKEN[:-1], "tökén"])
+def test_without_the_token_nothing_can_be_changed(daemon: RunningApp, path: str, token: str | None) -> None:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}".encode()}
+    answer = requests.post(daemon.address + path, headers=headers, timeout=10)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert "error" in answer.json()
+
+
+def test_the_token_must_come_as_a_bearer(daemon: RunningApp) -> None:
+    for headers in ({"Authorization": TOKEN}, {"Authorization": f"Basic {TOKEN}"}, {"X-Token": TOKEN}):
+        assert requests.post(f"{daemon.address}/-/reload", headers=headers, timeout=10).status_code == 401
+
+
+def test_where_no_token_is_configured_nothing_can_be_changed_over_http(tmp_path: Path) -> None:
+    config = write_config(tmp_path / "layerwatch.yaml", server={"token": None})
+    with RunningApp(config) as daemon:
+        for token in (None, "", "None", "null", TOKEN):
+            answer = daemon.post("/-/reload", token)
+            assert answer.status_code == 403
+            assert "server.token is not set" in answer.json()["error"]
+        assert daemon.get("/-/healthy").status_code == 200
+
+
+def test_a_hook_for_a_known_registry_is_taken_and_for_another_refused(daemon: RunningApp) -> None:
+    assert daemon.post("/hooks/local").json() == {"looking": True}
+    answer = daemon.post("/hooks/unknown")
+    assert answer.status_code == 404
+    assert answer.json() == {"error": "no registry is called 'unknown'"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/nowhere",
+        "/api/v1/nowhere",
+        "/api/v1/versions/999999",
+        "/api/v1/versions/999999/report",
+        "/report?registry=local&model=good&ref=champion",
+        "/explain/nothing",
+    ],
+)
+def test_what_is_not_there_is_a_404_in_json(daemon: RunningApp, path: str) -> None:
+    answer = daemon.get(path)
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/json"
+    assert list(answer.json()) == ["error"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/versions/first",
+        f"/api/v1/versions/{10**30}",
+        f"/api/v1/versions?before={10**30}",
+        "/api/v1/versions?limit=0",
+        "/api/v1/versions?limit=100000",
+        "/api/v1/alerts?phase=burning",
+        "/report?registry=local",
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused_and_not_an_internal_error(
+    daemon: RunningApp, path: str
+) -> None:
+    assert daemon.get(path).status_code == 422
+
+
+def test_only_posts_change_state(daemon: RunningApp) -> None:
+    for path in ("/-/reload", "/hooks/local"):
+        answer = daemon.get(path)
+        assert answer.status_code == 405
+        assert "error" in answer.json()
+
+
+def test_every_rule_is_explained(daemon: RunningApp) -> None:
+    for rule in RULES:
+        answer = daemon.get(f"/explain/{rule.name}")
+        assert answer.text.startswith(f"{rule.name}: ")
+
+
+def test_the_index_names_paths_that_exist(daemon: RunningApp) -> None:
+    paths = {word for word in daemon.get("/").text.split() if word.startswith("/")}
+    plain = {path.partition("?")[0] for path in paths if "RULE" not in path and "report" not in path}
+    assert {"/metrics", "/-/healthy", "/-/ready", "/api/v1/models", "/docs"} <= plain
+    for path in sorted(plain):
+        assert daemon.get(path).status_code == 200, path
