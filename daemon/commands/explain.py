@@ -1,0 +1,27 @@
+"""``layerwatch explain RULE``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from layerwatch.metrics.rules import RULES
+
+
+def explain(
+    rule: Annotated[str | None, typer.Argument(help="Name of a rule; without it, all are listed.")] = None,
+) -> None:
+    """Say what a rule means, what to do about it, and what it cannot see."""
+    if rule is None:
+        width = max(len(one.name) for one in RULES)
+        for one in RULES:
+            typer.echo(f"{one.name:<{width}}  {one.title}")
+        return
+    for one in RULES:
+        if one.name == rule:
+            typer.echo(f"{one.name}: {one.title}\n\n{one.explanation}")
+            return
+    names = ", ".join(one.name for one in RULES)
+    typer.echo(f"there is no rule {rule!r}; there are: {names}", err=True)
+    raise typer.Exit(2)

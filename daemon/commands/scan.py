@@ -1,0 +1,58 @@
+"""``layerwatch scan MODEL``: measure and judge, whatever the verdict."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from layerwatch.daemon.commands.local import (
+    console_for,
+    layer_progress,
+    model_path,
+    output_path,
+    settings_of,
+    write_output,
+)
+from layerwatch.daemon.commands.run import CONFIG_OPTION
+
+
+class ScanFormat(StrEnum):
+    """How a report is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+def scan(
+    model: Annotated[str, typer.Argument(help="File or directory of weights.")],
+    baseline: Annotated[str | None, typer.Option(help="File or directory to compare with.")] = None,
+    format_: Annotated[
+        ScanFormat, typer.Option("--format", help="How to print the report.")
+    ] = ScanFormat.TABLE,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead.")] = None,
+    config: Annotated[Path | None, CONFIG_OPTION] = None,
+) -> None:
+    """Measure every layer of MODEL and judge it. Exit code 0 unless the command could not run."""
+    from layerwatch.daemon.gate.engine import examine_files
+    from layerwatch.daemon.gate.tables import to_csv
+    from layerwatch.daemon.gate.text import print_table
+
+    output = output_path(output)
+    settings = settings_of(config)
+    paths = model_path(model), model_path(baseline) if baseline is not None else None
+    with layer_progress() as progress:
+        report = examine_files(*paths, None, settings, progress)
+    match format_:
+        case ScanFormat.JSON:
+            write_output(report.to_json(indent=2) + "\n", output)
+        case ScanFormat.CSV:
+            write_output(to_csv(report), output)
+        case ScanFormat.TABLE:
+            console = console_for(output)
+            with console.capture() as capture:
+                print_table(report, console)
+            write_output(capture.get(), output)
