@@ -1,0 +1,50 @@
+# make run    set up and show the product on two real networks
+# make test   set up and run all tests
+# make check  format, lint, types, import layers (no tests)
+# make bench  timings, as ratios within one run
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The current folder must not shadow installed packages: our folders are called daemon, config, ...
+export PYTHONSAFEPATH := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: run test check bench golden format clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]'
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dev]'
+	touch $@
+
+run: $(VENV)/.installed
+	$(BIN)/layerwatch demo
+
+test: $(VENV)/.installed-dev
+	tests/install-servers.sh
+	$(BIN)/pytest
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	PYTHONPATH=.src $(BIN)/lint-imports
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python tests/bench/bench.py
+
+golden: $(VENV)/.installed-dev
+	LAYERWATCH_UPDATE_GOLDEN=1 $(BIN)/pytest tests/golden
+	$(BIN)/pytest tests/golden
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

@@ -1,0 +1,271 @@
+"""The daemon as a process of its own: signals, refusals, memory, and what is left after it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hookserver import HookServer, raw_server
+from layerwatch.daemon.store import versions
+from layerwatch.daemon.store.database import Database
+from layerwatch.daemon.store.records import VersionKey, VersionRecord, VersionState
+from layerwatch_testing import processes
+from layerwatch_testing.daemons import DaemonProcess, directory, write_config
+from layerwatch_testing.networks import finetuned, network, with_nan
+from layerwatch_testing.registryworlds import DirectoryWorld
+from layerwatch_testing.waiting import until
+
+DRAIN_SECONDS = 10
+IDLE_LIMIT_MIB = 120
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> DirectoryWorld:
+    return DirectoryWorld(tmp_path, marker=None)
+
+
+@pytest.fixture
+def config(tmp_path: Path, world: DirectoryWorld) -> Path:
+    return write_config(tmp_path / "layerwatch.yaml", directory("local", world.root))
+
+
+@pytest.fixture
+def daemon(config: Path) -> Iterator[DaemonProcess]:
+    with DaemonProcess(config) as running:
+        running.wait_until_listening()
+        yield running
+
+
+def stored(config: Path, version: str) -> VersionRecord:
+    """A version as the store has it, read after the daemon ended."""
+    database = Database.open(f"sqlite:///{config.parent / 'layerwatch.db'}")
+    try:
+        with database.read() as connection:
+            record = versions.current(connection, VersionKey("local", "m", version))
+    finally:
+        database.close()
+    assert record is not None
+    return record
+
+
+def hold_a_scan(daemon: DaemonProcess, world: DirectoryWorld) -> None:
+    """Bring the daemon into the middle of the scan of m/v2, where it stays."""
+    world.publish("m", "v1")
+    daemon.wait_for_verdict("local/m/v1")
+    (worker,) = daemon.workers()
+    os.kill(worker, signal.SIGSTOP)
+    world.publish("m", "v2", finetuned(network()))
+    until(lambda: daemon.states().get("local/m/v2") == "scanning", "the scan of v2")
+
+
+# Ending
+
+
+def test_sigterm_ends_an_idle_daemon_with_code_0(daemon: DaemonProcess) -> None:
+    daemon.send(signal.SIGTERM)
+    assert daemon.wait(DRAIN_SECONDS) == 0
+    assert daemon.log.rstrip().endswith("stopped")
+    assert "Traceback" not in daemon.log
+
+
+def test_sigterm_in_the_middle_of_a_scan_ends_in_time_and_the_version_waits_again(
+    daemon: DaemonProcess, world: DirectoryWorld, config: Path
+) -> None:
+    hold_a_scan(daemon, world)
+    workers = daemon.workers()
+    daemon.send(signal.SIGTERM)
+    assert daemon.wait(DRAIN_SECONDS) == 0
+    assert "Traceback" not in daemon.log
+    assert not any(map(processes.is_alive, workers))
+    record = stored(config, "v2")
+    assert (record.state, record.verdict, record.not_before) == (VersionState.PENDING, None, None)
+    with DaemonProcess(config) as again:
+        again.wait_until_listening()
+        assert again.wait_for_verdict("local/m/v2") == "pass"
+
+
+def test_a_second_sigterm_while_it_ends_changes_nothing(daemon: DaemonProcess, world: DirectoryWorld) -> None:
+    hold_a_scan(daemon, world)
+    for _ in range(3):
+        daemon.send(signal.SIGTERM)
+    assert daemon.wait(DRAIN_SECONDS) == 0
+
+
+def test_kill_in_the_middle_of_a_scan_loses_nothing(
+    daemon: DaemonProcess, world: DirectoryWorld, config: Path
+) -> None:
+    hold_a_scan(daemon, world)
+    workers = daemon.workers()
+    daemon.send(signal.SIGKILL)
+    daemon.wait(DRAIN_SECONDS)
+    assert stored(config, "v2").state is VersionState.SCANNING
+    for worker in workers:  # held by this test; on its own it ends with its input
+        os.kill(worker, signal.SIGCONT)
+    until(lambda: not any(map(processes.is_alive, workers)), "the end of the orphaned scan process")
+    with DaemonProcess(config) as again:
+        again.wait_until_listening()
+        assert again.wait_for_verdict("local/m/v2") == "pass"
+        assert "1 scans were interrupted and wait again" in again.log
+
+
+def test_sigterm_while_a_receiver_does_not_answer_ends_in_time_and_the_event_is_sent_again(
+    tmp_path: Path, world: DirectoryWorld
+) -> None:
+    asked, over = threading.Event(), threading.Event()
+
+    def never_answer(connection: socket.socket) -> None:
+        connection.recv(65536)
+        asked.set()
+        over.wait(60)
+
+    def config_for(port: int) -> Path:
+        receiver = {
+            "name": "oncall",
+            "kind": "webhook",
+            "url": f"http://127.0.0.1:{port}/",
+            "allow_private_cidrs": ["127.0.0.0/8"],
+            "timeout": "60s",
+        }
+        return write_config(
+            tmp_path / "layerwatch.yaml", directory("local", world.root), receivers=[receiver]
+        )
+
+    world.publish("m", "v1", with_nan(network()))
+    with raw_server(never_answer) as port, DaemonProcess(config_for(port)) as daemon:
+        assert asked.wait(60), daemon.log
+        daemon.send(signal.SIGTERM)
+        assert daemon.wait(DRAIN_SECONDS) == 0
+        assert "Traceback" not in daemon.log
+        over.set()
+    with HookServer() as server, DaemonProcess(config_for(server.port)):
+        until(lambda: server.received, "the event")
+        assert server.received[0].headers["webhook-id"].startswith("evt_")
+
+
+def test_sigterm_while_a_huge_file_is_hashed_ends_in_time(
+    daemon: DaemonProcess, world: DirectoryWorld
+) -> None:
+    folder = world.folder("m", "huge.tmp")
+    folder.mkdir(parents=True)
+    weights = folder / "model.safetensors"
+    with weights.open("wb") as file:
+        file.truncate(2**40)  # a hole: it takes no space, but reading it takes many minutes
+    folder.rename(world.folder("m", "huge"))
+
+    def is_read() -> bool:
+        descriptors = Path(f"/proc/{daemon.pid}/fd").iterdir()
+        return any(descriptor.readlink().name == "model.safetensors" for descriptor in descriptors)
+
+    until(is_read, "the hashing of the file")
+    assert daemon.get("/-/healthy").status_code == 200
+    daemon.send(signal.SIGTERM)
+    assert daemon.wait(DRAIN_SECONDS) == 0
+
+
+# Reloading
+
+
+def test_sighup_loads_the_configuration_again(
+    daemon: DaemonProcess, config: Path, world: DirectoryWorld, tmp_path: Path
+) -> None:
+    (tmp_path / "more").mkdir()
+    more = DirectoryWorld(tmp_path / "more", marker=None)
+    more.publish("n", "v1")
+    write_config(config, directory("local", world.root), directory("more", more.root))
+    daemon.send(signal.SIGHUP)
+    assert daemon.wait_for_verdict("more/n/v1") == "pass"
+    assert daemon.sample("layerwatch_config_last_reload_successful") == 1
+
+
+def test_sighup_with_a_bad_file_keeps_the_old_configuration_and_logs_every_problem(
+    daemon: DaemonProcess, config: Path, world: DirectoryWorld
+) -> None:
+    config.write_text("nonsense: 1\nserver: {listen: nowhere}\n")
+    daemon.send(signal.SIGHUP)
+    until(lambda: daemon.sample("layerwatch_config_last_reload_successful") == 0, "the gauge")
+    until(lambda: "nonsense" in daemon.log and "server.listen" in daemon.log, "the problems in the log")
+    world.publish("m", "v1")
+    assert daemon.wait_for_verdict("local/m/v1") == "pass"
+
+
+# Refusals
+
+
+def test_a_second_daemon_on_the_same_store_refuses_to_start_with_a_sentence(
+    daemon: DaemonProcess, config: Path
+) -> None:
+    with DaemonProcess(config) as second:
+        assert second.wait(30) == 1
+        assert second.log.startswith("layerwatch: another layerwatch daemon uses this store (")
+        assert len(second.log.splitlines()) == 1
+    assert daemon.get("/-/healthy").status_code == 200
+
+
+def test_a_taken_port_is_a_clear_error(daemon: DaemonProcess, tmp_path: Path) -> None:
+    port = int(daemon.address.rpartition(":")[2])
+    (tmp_path / "second").mkdir()
+    config = write_config(tmp_path / "second" / "layerwatch.yaml", port=port)
+    with DaemonProcess(config) as second:
+        assert second.wait(30) == 1
+        last = second.log.splitlines()[-1]
+        assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in last
+        assert "Traceback" not in second.log
+
+
+def test_a_bad_configuration_is_told_whole_with_code_2(tmp_path: Path) -> None:
+    config = tmp_path / "layerwatch.yaml"
+    config.write_text("nonsense: 1\nserver: {listen: nowhere}\n")
+    with DaemonProcess(config) as refused:
+        assert refused.wait(30) == 2
+        assert "nonsense" in refused.log
+        assert "server.listen" in refused.log
+        assert "Traceback" not in refused.log
+
+
+def test_a_database_that_is_none_is_told_with_code_1_and_left_alone(tmp_path: Path, config: Path) -> None:
+    database = tmp_path / "layerwatch.db"
+    database.write_bytes(b"no database" * 1000)
+    with DaemonProcess(config) as refused:
+        assert refused.wait(30) == 1
+        assert "layerwatch: corrupt: " in refused.log
+        assert "Traceback" not in refused.log
+    assert database.read_bytes() == b"no database" * 1000
+
+
+# Size
+
+
+def resident_mib(pid: int) -> float:
+    """Memory that is resident now (``VmRSS``)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise AssertionError(f"process {pid} has no VmRSS")
+
+
+@pytest.mark.slow
+def test_an_idle_daemon_is_small_knows_no_torch_and_keeps_no_scan_process(
+    daemon: DaemonProcess, world: DirectoryWorld
+) -> None:
+    world.publish("a", "v1", network(1))
+    world.publish("b", "v1", network(2))
+    for version in ("local/a/v1", "local/b/v1"):
+        assert daemon.wait_for_verdict(version) == "pass"
+    for path in ("/metrics", "/api/v1/models", "/api/v1/alerts", "/api/v1/config", "/api/openapi.json"):
+        assert daemon.get(path).status_code == 200
+    (worker,) = daemon.workers()
+    assert "libtorch" in Path(f"/proc/{worker}/maps").read_text()
+    maps = Path(f"/proc/{daemon.pid}/maps").read_text()
+    for library in ("libtorch", "libscipy", "/scipy/", "/sklearn/"):
+        assert library not in maps
+    assert resident_mib(daemon.pid) < IDLE_LIMIT_MIB
+    until(lambda: daemon.workers() == [], "the end of the idle scan process", seconds=40)
+    assert daemon.get("/-/healthy").status_code == 200
+    world.publish("a", "v2", finetuned(network(1)))
+    assert daemon.wait_for_verdict("local/a/v2") == "pass"
