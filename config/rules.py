@@ -24,7 +24,7 @@ class NonFiniteSettings(RuleSettings):
 
 
 class EmptiedLayerSettings(RuleSettings):
-    """A layer that became all zero, or a vector that became constant."""
+    """A layer, or a norm's gain, that is all zero."""
 
 
 class ZeroRowsSettings(RuleSettings):

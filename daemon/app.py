@@ -21,7 +21,9 @@ from sqlalchemy import Connection
 
 from layerwatch.alerts.dispatcher import Dispatcher
 from layerwatch.alerts.telemetry import AlertTelemetry
+from layerwatch.config.alerts import WebhookReceiverSettings
 from layerwatch.config.errors import ConfigError
+from layerwatch.config.settings import Settings
 from layerwatch.daemon.health import Heartbeats
 from layerwatch.daemon.live import Live, load_live, settings_that_need_a_restart
 from layerwatch.daemon.pipeline import Interrupted, Pipeline, PipelineSettings
@@ -128,6 +130,7 @@ class App:
             old, self.live = self.live, new
             self._reschedule_registries(old)
             self._init_counters()
+            self.heartbeats.expect("dispatch", _dispatch_limit(new.settings))
             self.snapshot.max_series_per_model = new.settings.server.max_series_per_model
             self._forget_other_registries()
             self._mark_loaded(True)
@@ -181,7 +184,7 @@ class App:
         )
         # A job that is still running when it is due again is normal here, not worth a warning each second.
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
-        self._schedule("dispatch", self._dispatch, _DISPATCH_EVERY, _LOOP_LIMIT)
+        self._schedule("dispatch", self._dispatch, _DISPATCH_EVERY, _dispatch_limit(settings))
         self._schedule(
             "retention", self._retain, _RETENTION_EVERY, 3 * _RETENTION_EVERY, first=timedelta(minutes=1)
         )
@@ -424,6 +427,12 @@ class App:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _dispatch_limit(settings: Settings) -> timedelta:
+    """How long delivering may be silent: a receiver that does not answer holds it up for its timeout."""
+    timeouts = [one.timeout for one in settings.alerts.receivers if isinstance(one, WebhookReceiverSettings)]
+    return _LOOP_LIMIT + max(timeouts, default=timedelta())
 
 
 def _step(name: str, action: Callable[..., object], **arguments: object) -> None:

@@ -38,6 +38,9 @@ def examine(
     if content.file_problem is not None:
         reason, detail = content.file_problem
         return Examination((), (), (), baseline is not None, Problem(reason, detail), in_place)
+    if not content.layers:
+        problem = Problem("no_tensors", "holds no floating tensor that could be examined")
+        return Examination((), (), (), baseline is not None, problem, in_place)
     others = {entry.name: entry for entry in baseline.layers} if baseline else {}
     examined = [
         _examined(entry, others.get(entry.name), load, exact.get(entry.name)) for entry in content.layers
@@ -69,6 +72,11 @@ def _examined(
         why = other.problem_detail or "its measurement is no longer in the store"
         problem = Problem(
             other.problem_reason or "lost", f"the baseline's layer could not be examined: {why}"
+        )
+    if problem is None and baseline is not None and baseline.non_finite:
+        problem = Problem(
+            "baseline_not_finite",
+            "the baseline's layer holds NaN or infinite weights: there is nothing to compare with",
         )
     change = None
     if (

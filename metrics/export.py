@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, Metric
 
 from layerwatch.metrics import names
 from layerwatch.metrics.findings import LayerStatus, Verdict
@@ -87,7 +87,7 @@ class _SnapshotCollector:
         self._samples = samples
         self._max_layers = max(0, max_series_per_model // SERIES_PER_LAYER)
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         """The families of the snapshot, each complete."""
         kept = [(sample, _kept_layers(sample.layers, self._max_layers)) for sample in self._samples]
         for name, attribute in _LAYER_GAUGES:
@@ -100,7 +100,8 @@ class _SnapshotCollector:
             yield family
         status = GaugeMetricFamily(*names.LAYER_STATUS, labels=names.LAYER_LABELS)
         by_status = GaugeMetricFamily(*names.MODEL_LAYERS, labels=(*names.REF_LABELS, "status"))
-        quantiles = GaugeMetricFamily(*names.MODEL_ALPHA, labels=(*names.REF_LABELS, "quantile"))
+        # The label "quantile" is reserved for summaries; this one is over the layers at one moment.
+        quantiles = Metric(*names.MODEL_ALPHA, "summary")
         verdict = GaugeMetricFamily(*names.MODEL_VERDICT, labels=names.REF_LABELS)
         info = GaugeMetricFamily(
             *names.MODEL_INFO, labels=(*names.REF_LABELS, "version", "fingerprint", "baseline", "relation")
@@ -116,7 +117,8 @@ class _SnapshotCollector:
             alphas = [layer.alpha for layer in sample.layers if layer.alpha is not None]
             if alphas:
                 for share, value in zip(ALPHA_QUANTILES, np.quantile(alphas, ALPHA_QUANTILES), strict=True):
-                    quantiles.add_metric([*key, f"{share:g}"], float(value))
+                    labels = dict(zip(names.REF_LABELS, key, strict=True), quantile=f"{share:g}")
+                    quantiles.add_sample(quantiles.name, labels, float(value))
             verdict.add_metric(key, VERDICT_VALUES[sample.verdict])
             info.add_metric([*key, sample.version, sample.fingerprint, sample.baseline, sample.relation], 1)
             dropped.add_metric(key, (len(sample.layers) - len(layers)) * SERIES_PER_LAYER)

@@ -18,7 +18,8 @@ _EMBEDDING = re.compile(
     r"(^|[._])(emb(ed(ding)?s?)?|embed_tokens|wte|wpe|tok_embeddings|word_embeddings)([._]|$)", re.IGNORECASE
 )
 _STATISTICS = ("running_mean", "running_var", "running_std")
-_SCALE_SUFFIX = "_scale"
+_SCALE_SUFFIXES = ("_scale", "_scale_inv")
+"""Beside a weight: the factors that its stored numbers are multiplied with, whatever the name says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,8 @@ class Layer:
         kind: linear, embedding, conv, stack (3-D and not a convolution by name), or a 1-D kind.
         shape, dtype: as stored.
         batchnorm: the BatchNorm that follows and is folded in before comparisons, or None.
-        scale: name of the tensor that undoes an integer or FP8 storage (``<tensor>_scale``), or None.
+        scale: name of the tensor that undoes an integer or FP8 storage (``<tensor>_scale``
+            or ``_scale_inv``), or None.
     """
 
     name: str
@@ -79,15 +81,17 @@ def plan_layers(tensors: Sequence[TensorInfo]) -> LayerPlan:
     names = {tensor.name for tensor in tensors}
     batchnorms = find_batchnorms(tensors)
     scales = {
-        tensor.name + _SCALE_SUFFIX
+        tensor.name: tensor.name + suffix
         for tensor in tensors
-        if tensor.name + _SCALE_SUFFIX in names and tensor.dtype not in {"F64", "F32"}
+        for suffix in _SCALE_SUFFIXES
+        if tensor.name + suffix in names and tensor.dtype not in {"F64", "F32"}
     }
+    taken = set(scales.values())
     layers: list[Layer] = []
     vectors: list[Layer] = []
     skipped: list[Skipped] = []
     for tensor in tensors:
-        reason = _reason_without_spectrum(tensor, scales)
+        reason = _reason_without_spectrum(tensor, taken)
         short = tensor.name.removesuffix(".weight")
         layer = Layer(
             # Two tensors must never end under one name.
@@ -97,7 +101,7 @@ def plan_layers(tensors: Sequence[TensorInfo]) -> LayerPlan:
             shape=tensor.shape,
             dtype=tensor.dtype,
             batchnorm=batchnorms.get(tensor.name),
-            scale=tensor.name + _SCALE_SUFFIX if tensor.name + _SCALE_SUFFIX in scales else None,
+            scale=scales.get(tensor.name),
         )
         if reason is None:
             layers.append(layer)

@@ -43,9 +43,10 @@ def run(
 def _end_hanging_threads() -> None:
     """End the process although a thread is still hashing a huge file or waiting for a slow receiver.
 
-    Nothing is lost by it: the store is closed, and what was not recorded is done again after the next start.
+    The interpreter would wait for it. Nothing is lost by not waiting: the store is closed, and what was not
+    recorded is done again after the next start.
     """
-    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+    if threading.active_count() > 1:
         logging.shutdown()
         os._exit(0)
 

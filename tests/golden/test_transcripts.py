@@ -4,12 +4,13 @@ A transcript begins with a sentence, then come ``===`` lines:
 
     === build FILE: BUILDER          a file made by a builder of tests/_lib/goldenworlds.py
     === file FILE                    a text file, given in the lines below
-    === run layerwatch ARGUMENTS     the command; then what it must print and answer:
+    === run layerwatch ARGUMENTS     a command, as a process; then what it must print and answer:
     === stdout
     === stderr
     === exit CODE
+    === call layerwatch ARGUMENTS    the same in this process, where another would add nothing but its start
 
-``LAYERWATCH_UPDATE_GOLDEN=1 pytest tests/golden`` rewrites what follows each ``run``.
+``LAYERWATCH_UPDATE_GOLDEN=1 pytest tests/golden`` rewrites what follows each command.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ from layerwatch.daemon.cli import app
 from layerwatch_testing.processes import environment, layerwatch
 
 TRANSCRIPTS = sorted(Path(__file__).parent.glob("*.txt"))
-UPDATE = os.environ.get("LAYERWATCH_UPDATE_GOLDEN") == "1"
+COMMANDS = ("run", "call")
 
-# These only read and print; a process of their own would add nothing but two seconds each.
-_IN_PROCESS = ("explain", "config", "baseline")
+# The matrices here are tiny: threads and standing back behind other processes only cost time.
+QUICK = {"LAYERWATCH_SCAN__NICENESS": "0", "LAYERWATCH_SCAN__THREADS": "1"}
+
+UPDATE = os.environ.get("LAYERWATCH_UPDATE_GOLDEN") == "1"
 
 _NORMALISED = (
     (re.compile(rf"\b{re.escape(__version__)}\b"), "<version>"),
@@ -80,13 +83,15 @@ def written(opening: list[str], steps: list[Step]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def answered(arguments: list[str], folder: Path) -> Iterator[Step]:
+def answered(command: Step, folder: Path) -> Iterator[Step]:
     """Run one command and yield what it printed, normalised, and its exit code."""
-    if arguments[:1] and arguments[0] in _IN_PROCESS:
+    program, *arguments = shlex.split(command.rest)
+    assert program == "layerwatch"
+    if command.verb == "call":
         inside = CliRunner().invoke(app, arguments, env=environment(), prog_name="layerwatch")
         out, err, code = inside.stdout, inside.stderr, inside.exit_code
     else:
-        process = layerwatch(arguments, folder)
+        process = layerwatch(arguments, folder, QUICK)
         out, err, code = process.stdout, process.stderr, process.returncode
     for name, text in (("stdout", out), ("stderr", err)):
         if text:
@@ -112,7 +117,7 @@ def test_the_commands_answer_as_in_the_transcript(
     opening, steps = parsed(path.read_text(encoding="utf-8"))
     found: list[Step] = []
     for step in steps:
-        if step.verb not in ("build", "file", "run"):
+        if step.verb not in ("build", "file", *COMMANDS):
             continue
         found.append(step)
         if step.verb == "build":
@@ -121,9 +126,7 @@ def test_the_commands_answer_as_in_the_transcript(
         elif step.verb == "file":
             (tmp_path / step.rest).write_text("\n".join(step.lines) + "\n", encoding="utf-8")
         else:
-            program, *arguments = shlex.split(step.rest)
-            assert program == "layerwatch"
-            found += answered(arguments, tmp_path)
+            found += answered(step, tmp_path)
     if UPDATE:
         path.write_text(written(opening, found), encoding="utf-8")
         return
@@ -135,5 +138,5 @@ def test_there_are_transcripts_and_each_runs_something() -> None:
     for path in TRANSCRIPTS:
         opening, steps = parsed(path.read_text(encoding="utf-8"))
         assert opening, path.name
-        assert any(step.verb == "run" for step in steps), path.name
+        assert any(step.verb in COMMANDS for step in steps), path.name
         assert any(step.verb == "exit" for step in steps), path.name

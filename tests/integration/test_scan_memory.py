@@ -14,6 +14,7 @@ from layerwatch.config.scan import ScanSettings
 from layerwatch.daemon.scan.executor import LocalExecutor, ScanListener
 from layerwatch.daemon.scan.messages import ScanRequest
 from layerwatch.metrics.measured import MeasuredLayer
+from layerwatch.metrics.readers.detect import open_model
 from layerwatch_testing.models import write_safetensors
 from layerwatch_testing.processes import MIB, children, peak_resident_bytes
 
@@ -23,7 +24,7 @@ LIMIT = 6
 
 def peak_of_scan(path: Path, layers: int, baseline: Path | None = None) -> int:
     """Peak resident bytes of a new worker that measures every layer of a file."""
-    executor = LocalExecutor(ScanSettings(), threads=2)
+    executor = LocalExecutor(ScanSettings(niceness=0), threads=2)
     before = set(children())
     measured: list[str] = []
 
@@ -86,3 +87,16 @@ def test_comparing_with_a_baseline_file_stays_within_the_limit(base: int, tmp_pa
     path = model(tmp_path, 2, side, side)
 
     assert peak_of_scan(path, 2, baseline=path) <= base + LIMIT * 4 * side * side
+
+
+def test_what_was_read_before_its_memory_was_given_back_can_still_be_read(tmp_path: Path) -> None:
+    reader = open_model(model(tmp_path, 2, 64, 64))
+    values = reader.load("layer0.weight")
+    before = values.copy()
+
+    reader.release()
+
+    np.testing.assert_array_equal(values, before)
+    np.testing.assert_array_equal(reader.load("layer1.weight"), before)
+    reader.close()
+    np.testing.assert_array_equal(values, before)

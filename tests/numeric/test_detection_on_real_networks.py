@@ -113,7 +113,7 @@ DEFECTS: dict[str, tuple[Callable[[Values], Values], str]] = {
     # defect: (what is done to the layer, the rule that must name it first)
     "NaN": (with_nan, "non_finite"),
     "zeroed": (np.zeros_like, "emptied_layer"),
-    "times 10": (lambda weights: weights * 10, "huge_value"),
+    "times 10": (lambda weights: weights * 10, "scaled"),
     "times 0.1": (lambda weights: weights * 0.1, "scaled"),
     "re-initialised": (reinitialised, "relative_change"),
     "flipped bit, x 2^20": (with_flipped_bits, "huge_value"),

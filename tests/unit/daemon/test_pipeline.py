@@ -13,7 +13,6 @@ import sqlalchemy as sa
 
 from layerwatch.alerts.model import AlertPhase
 from layerwatch.config.scan import ScanSettings
-from layerwatch.daemon import pipeline as pipeline_module
 from layerwatch.daemon.pipeline import Interrupted
 from layerwatch.daemon.scan.executor import LocalExecutor
 from layerwatch.daemon.store import alerts, baselines, contents, tables, versions
@@ -33,6 +32,8 @@ from layerwatch_testing.networks import (
 )
 from layerwatch_testing.registryworlds import DirectoryWorld
 from layerwatch_testing.rigs import Rig
+
+JUDGE = "layerwatch.daemon.pipeline.judge"
 
 
 def rules(rig: Rig, version: str, model: str = "m") -> dict[str, str]:
@@ -471,13 +472,12 @@ def test_an_unexpected_error_leaves_the_version_in_the_queue_behind_the_others(
     world.publish("a", "v1", network(1))
     world.publish("b", "v1", network(2))
     rig.look()
-    judge = pipeline_module.judge
 
     def break_down(*arguments: Any) -> Any:
-        monkeypatch.setattr(pipeline_module, "judge", judge)
+        monkeypatch.undo()
         raise ZeroDivisionError
 
-    monkeypatch.setattr(pipeline_module, "judge", break_down)
+    monkeypatch.setattr(JUDGE, break_down)
     with pytest.raises(ZeroDivisionError):
         rig.pipeline.process_next()
     assert rig.version("a", "v1").not_before == rig.clock() + timedelta(seconds=5)
@@ -555,7 +555,7 @@ def test_a_kill_between_two_steps_gives_the_same_single_verdict_after_the_restar
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rig.pipeline, "_put_back", lambda version, not_before: None)
         if stage == "measured":
-            patch.setattr(pipeline_module, "judge", die)
+            patch.setattr(JUDGE, die)
         else:
             patch.setattr(rig.pipeline, "_judged", die)
         with pytest.raises(Killed):

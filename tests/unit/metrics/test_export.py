@@ -45,7 +45,9 @@ def ref(*layers: LayerSample, **other: Any) -> RefSample:
 def scraped(*refs: RefSample, cap: int = 10_000) -> dict[Key, float]:
     found: list[tuple[Key, float]] = []
     for family in text_string_to_metric_families(render(refs, cap).decode()):
-        assert family.type == "gauge", family.name
+        # The label "quantile" is reserved for summaries.
+        expected = "summary" if family.name == "layerwatch_model_alpha" else "gauge"
+        assert family.type == expected, family.name
         assert family.documentation
         for sample in family.samples:
             found.append(((sample.name, frozenset(sample.labels.items())), sample.value))
@@ -143,6 +145,10 @@ def test_undefined_numbers_are_left_out_not_exported_as_zero_or_nan() -> None:
     layer_series = {name for name, labels in found if "layer" in dict(labels)}
     assert layer_series == {"layerwatch_layer_status"}
     assert "layerwatch_model_alpha" not in names(found)
+
+
+def test_zero_is_a_number_like_any_other() -> None:
+    assert value(scraped(ref(layer(log_norm=0.0))), "layerwatch_layer_log_norm", layer="fc") == 0.0
 
 
 def test_models_and_refs_stand_beside_each_other() -> None:

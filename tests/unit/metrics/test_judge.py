@@ -141,8 +141,8 @@ def test_findings_stand_worst_first_and_by_layer_with_the_most_specific_rule_fir
 
     assert found == [
         ("critical", "non_finite"),
-        ("scaled", "huge_value"),
         ("scaled", "scaled"),
+        ("scaled", "huge_value"),
         ("scaled", "relative_change"),
         ("scaled", "spectral_outlier"),
         ("larger", "relative_change"),
