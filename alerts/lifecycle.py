@@ -30,6 +30,7 @@ def advance(
     firing                  nothing new, repeat interval is over      firing (repeat_interval)
     firing                  no findings, a told layer is undecided    none, or firing (repeat_interval)
     firing                  no findings                               resolved (version_passed)
+    firing                  no findings, a person accepted them       resolved (version_accepted)
     firing                  ref or model gone                         resolved (ref_gone)
     anything else                                                     none
     ======================  ========================================  =====================================
@@ -61,7 +62,9 @@ def advance(
         return _end(state, observation, now, TransitionReason.REF_GONE)
     current = replace(state, version=observation.version, fingerprint=observation.fingerprint)
     if not observation.findings and not _may_still_be_broken(current, observation):
-        return _end(current, observation, now, TransitionReason.VERSION_PASSED)
+        accepted = observation.accepted
+        reason = TransitionReason.VERSION_ACCEPTED if accepted else TransitionReason.VERSION_PASSED
+        return _end(current, observation, now, reason)
     return _go_on(current, observation, now, repeat_interval)
 
 

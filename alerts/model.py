@@ -34,6 +34,7 @@ class TransitionReason(StrEnum):
     RAISED_SEVERITY = "raised_severity"
     REPEAT_INTERVAL = "repeat_interval"
     VERSION_PASSED = "version_passed"
+    VERSION_ACCEPTED = "version_accepted"
     REF_GONE = "ref_gone"
 
 
@@ -49,6 +50,7 @@ class Observation:
         findings: findings of this rule group that are bad enough to fire, worst first; empty resolves.
         undecided_layers: layers of this version that had to be examined and could not be; the empty name stands
             for the version as a whole. A firing alert about one of them does not resolve.
+        accepted: a person called this version normal; its findings about weights are left out of ``findings``.
     """
 
     identity: AlertIdentity
@@ -57,6 +59,7 @@ class Observation:
     verdict: Verdict | None
     findings: tuple[Finding, ...]
     undecided_layers: frozenset[str] = frozenset()
+    accepted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

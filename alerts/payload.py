@@ -98,7 +98,7 @@ def _event(transition: Transition, context: EventContext) -> dict[str, Any]:
             "verdict": transition.verdict.value if transition.verdict else None,
             "severity": state.severity.value,
             "started_at": _iso(state.started_at),
-            "summary": _summary(transition),
+            "summary": _summary(transition, context),
             "findings": [_finding(finding) for finding in shown],
             "findings_omitted": len(transition.findings) - len(shown),
             "baseline": _baseline(context),
@@ -108,7 +108,7 @@ def _event(transition: Transition, context: EventContext) -> dict[str, Any]:
     }
 
 
-def _summary(transition: Transition) -> str:
+def _summary(transition: Transition, context: EventContext) -> str:
     """One sentence for people."""
     state = transition.state
     since = _iso(state.started_at.replace(microsecond=0))
@@ -116,6 +116,8 @@ def _summary(transition: Transition) -> str:
     if transition.reason is TransitionReason.REF_GONE:
         return f"{model} ({ref}): resolved because the ref or the model is gone; was firing since {since}"
     where = f"{model} {version} ({ref})"
+    if transition.reason is TransitionReason.VERSION_ACCEPTED:
+        return f"{where}: resolved because the version was accepted as it is; was firing since {since}"
     if state.phase is AlertPhase.RESOLVED:
         return (
             f"{where}: resolved, no finding about {state.identity.group.value} left; was firing since {since}"
@@ -129,7 +131,8 @@ def _summary(transition: Transition) -> str:
     if worst.layer is not None:
         message = f"layer {_name(worst.layer)}{_state_of_weights(worst)}: {message}"
     still_firing = f"still firing since {since}: " if still else ""
-    return f"{where}: {still_firing}{message}{_others(transition.findings)}"
+    against = "" if context.baseline_version is None else f" (against {_name(context.baseline_version)})"
+    return f"{where}{against}: {still_firing}{message}{_others(transition.findings)}"
 
 
 def _state_of_weights(finding: Finding) -> str:

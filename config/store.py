@@ -33,7 +33,7 @@ class StoreSettings(SettingsModel):
     """The daemon's database."""
 
     url: Annotated[SecretUrl, AfterValidator(_checked_when_plain)] = SecretUrl("sqlite:///layerwatch.db")
-    """Database URL; only sqlite:///FILE for now, relative to the folder the daemon is started in."""
+    """Database URL; only sqlite:///FILE for now, relative to the folder of the configuration file."""
 
     keep_versions: Annotated[int, Field(ge=1), NO_SWITCH] = 200
     """How many versions of each model keep their measurements; accepted and pinned baselines always do."""

@@ -86,10 +86,11 @@ def _observe(
         return False
     key = version.key
     found = versions.findings(connection, version.id)
-    if any(
+    accepted = any(
         chosen.fingerprint == version.fingerprint and chosen.version == key.version
         for chosen in baselines.in_use(connection, key.registry, key.model)
-    ):
+    )
+    if accepted:
         # A person looked at this version and called it normal.
         found = [finding for finding in found if finding.group is not RuleGroup.WEIGHTS]
     changed = False
@@ -107,6 +108,7 @@ def _observe(
             version.verdict,
             firing,
             _undecided(version, found, group),
+            accepted and group is RuleGroup.WEIGHTS,
         )
         changed |= _advance(connection, observation, context, policy, now)
     return changed

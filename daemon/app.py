@@ -16,7 +16,7 @@ from pathlib import Path
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, disable_created_metrics
 from sqlalchemy import Connection
 
 from layerwatch.alerts.dispatcher import Dispatcher
@@ -35,6 +35,7 @@ from layerwatch.daemon.store.alerts import DatabaseOutbox, oldest_undelivered
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.errors import StoreError
 from layerwatch.daemon.store.records import VersionRecord, VersionState
+from layerwatch.daemon.storelocation import store_url
 from layerwatch.daemon.telemetry import DaemonTelemetry
 from layerwatch.daemon.watcher import Watcher, forget_registry, known_registries
 from layerwatch.daemon.web.server import WebServer
@@ -68,6 +69,8 @@ class App:
     def __init__(self, config: Path | None) -> None:
         self._config = config
         self.live: Live = load_live(config)
+        # A second series per counter with its time of birth: nobody asked for it.
+        disable_created_metrics()
         self.metrics = CollectorRegistry()
         self.telemetry = DaemonTelemetry(self.metrics)
         self.alert_telemetry = AlertTelemetry(self.metrics)
@@ -97,6 +100,8 @@ class App:
             self._mark_loaded(True)
             self.web.start()
             _LOGGER.info("listening on %s", self.web.address)
+            if not self.live.registries:
+                _LOGGER.warning("no registry is configured: nothing is watched")
             ready(self.web.address)
             while not self._stop.is_set():
                 self._wake.wait()
@@ -159,7 +164,7 @@ class App:
 
     def _setup(self, stack: ExitStack) -> None:
         settings = self.live.settings
-        url = settings.store.url.reveal()
+        url = store_url(settings, self._config)
         stack.enter_context(_only_one(url))
         self.database = Database.open(url)
         stack.callback(_step, "close the store", self.database.close)

@@ -77,6 +77,8 @@ class Watcher:
         try:
             listing = self._registry.listing(self._clock())
         except RegistryUnavailable as error:
+            if self.last_error is None:
+                _LOGGER.warning("registry %s cannot be listed: %s", name, error)
             self.last_error = str(error)
             with self._retiring:
                 if not self._retired.is_set():
@@ -94,6 +96,8 @@ class Watcher:
                 self._telemetry.registry_failures.labels(name, str(reason)).inc()
             self._telemetry.registry_up.labels(name).set(1)
             self._telemetry.last_success.labels(name).set(self._clock().timestamp())
+        if self.last_error is not None:
+            _LOGGER.info("registry %s is listed again", name)
         self.last_error = None
         self.listed_once = True
         unfinished = f", {len(listing.unfinished)} still being written" if listing.unfinished else ""

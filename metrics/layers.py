@@ -107,7 +107,7 @@ def plan_layers(tensors: Sequence[TensorInfo]) -> LayerPlan:
             layers.append(layer)
             continue
         skipped.append(Skipped(tensor.name, reason))
-        if len(tensor.shape) == 1 and tensor.dtype in FLOATING:
+        if len(tensor.shape) == 1 and tensor.dtype in FLOATING and tensor.name not in taken:
             vectors.append(Layer(tensor.name, tensor.name, layer.kind, tensor.shape, tensor.dtype))
     return LayerPlan(tuple(layers), tuple(vectors), tuple(skipped))
 

@@ -13,12 +13,13 @@ from typing import Annotated
 import typer
 
 from layerwatch.daemon.commands.local import settings_of
-from layerwatch.daemon.commands.run import CONFIG_OPTION
+from layerwatch.daemon.commands.run import CONFIG_OPTION, found_config
 from layerwatch.daemon.gate.text import printable
 from layerwatch.daemon.store import baselines, versions
 from layerwatch.daemon.store.database import Database
-from layerwatch.daemon.store.errors import StoreError
+from layerwatch.daemon.store.errors import StoreError, StoreReason
 from layerwatch.daemon.store.records import BaselineRecord
+from layerwatch.daemon.storelocation import store_exists, store_url
 
 app = typer.Typer(
     help="Show or choose the version that others are judged against.",
@@ -100,16 +101,24 @@ def unpin(
 
 @contextmanager
 def _store(config: Path | None) -> Iterator[Database]:
-    """The configured store, which may be in use by a running daemon; errors end the command with code 1."""
+    """The configured store, which may be in use by a running daemon.
+
+    A wrong name ends the command with code 2, trouble with the store with code 1. No store is made.
+    """
+    url = store_url(settings_of(config), found_config(config))
+    if not store_exists(url):
+        typer.echo(f"there is no store at {url}: run the daemon first, or name its configuration", err=True)
+        raise typer.Exit(2)
     try:
-        database = Database.open(settings_of(config).store.url.reveal())
+        database = Database.open(url)
         try:
             yield database
         finally:
             database.close()
     except StoreError as error:
-        typer.echo(f"layerwatch: {error}", err=True)
-        raise typer.Exit(1) from None
+        usage = error.reason in (StoreReason.NOT_FOUND, StoreReason.NOTHING_PINNED)
+        typer.echo(error.detail if usage else f"layerwatch: {error}", err=True)
+        raise typer.Exit(2 if usage else 1) from None
 
 
 def _user() -> str:

@@ -11,7 +11,7 @@ import typer
 
 from layerwatch.config.defaults import default_yaml
 from layerwatch.config.errors import ConfigError
-from layerwatch.config.loading import load_settings, secret_problems
+from layerwatch.config.loading import load_settings
 from layerwatch.config.redaction import dump_redacted
 from layerwatch.config.schema import json_schema
 from layerwatch.daemon.commands.run import CONFIG_OPTION, found_config
@@ -23,16 +23,24 @@ app = typer.Typer(
 
 @app.command()
 def check(config: Annotated[Path | None, CONFIG_OPTION] = None) -> None:
-    """Report every problem of the configuration, with file, line and key. Exit code 2 when there is one."""
+    """Report every problem of the configuration, with file, line and key. Exit code 2 when there is one.
+
+    Secrets are read, and receivers built, as the daemon would.
+    """
+    from layerwatch.daemon.live import build_live
+
     path = found_config(config)
     try:
-        problems = secret_problems(load_settings(path, os.environ))
-        if problems:
-            raise ConfigError(problems)
+        settings = build_live(load_settings(path, os.environ)).settings
     except ConfigError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
     typer.echo(f"{path or 'the defaults'}: no problem found")
+    for registry in settings.registries:
+        if not registry.path.is_dir():
+            typer.echo(f"registry {registry.name}: {registry.path} is not there now", err=True)
+    if not settings.registries:
+        typer.echo("no registry is configured: nothing would be watched", err=True)
 
 
 @app.command("print")

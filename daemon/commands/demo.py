@@ -49,13 +49,19 @@ def demo(
             print(event_line(event))
         base = demonstration.daemon.base
         model = demonstration.prepared[-1].model
+        command = Path(sys.executable).with_name("layerwatch")
+        models = demonstration.registry / model
+        print("\nto try on the same files:")
+        print(f"  {command} scan {models / 'v1'}")
+        print(f"  {command} gate {models / 'v5'} --baseline {models / 'v2'}")
         print("\nto open:" if stay else "\nto start the daemon again and open:")
         if not stay:
-            print(f"  layerwatch run --config {demonstration.config}")
+            print(f"  {command} run --config {demonstration.config}")
         print(f"  {base}/metrics                 the gauges, for Prometheus")
         print(f"  {base}/api/v1/versions         every version and its verdict")
         print(f"  {base}/report?registry=demo&model={model}&ref=latest   the report of the newest version")
-        print(f"  {base}/explain/relative_change what the rule means")
+        print(f"  {base}/explain/scaled          what the rule that named the layer means")
+        print(f"\neverything is in {folder}: delete it when you are done")
         succeeded = demonstration.succeeded()
         if stay:
             print("\nthe daemon keeps watching; Ctrl-C ends it", flush=True)

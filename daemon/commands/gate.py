@@ -61,6 +61,8 @@ def gate(
     output = output_path(output)
     settings = settings_of(config)
     paths = model_path(model), model_path(baseline) if baseline is not None else None
+    if baseline is None:
+        typer.echo("warning: without --baseline only missing numbers and empty layers can be seen", err=True)
     with layer_progress() as progress:
         report = examine_files(*paths, str(relation) if relation else None, settings, progress)
     if format_ is GateFormat.JSON:

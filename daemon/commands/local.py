@@ -22,9 +22,11 @@ from layerwatch.config.settings import Settings
 from layerwatch.daemon.commands.run import found_config
 from layerwatch.daemon.gate.text import printable
 from layerwatch.daemon.scan.content import Progress
+from layerwatch.metrics.errors import UnreadableError
+from layerwatch.metrics.manifest import weight_files
 
 _PLAIN_WIDTH = 200
-_PLAIN_STEPS = 10
+_PLAIN_STEPS = 4
 
 
 def model_path(argument: str) -> Path:
@@ -47,7 +49,26 @@ def model_path(argument: str) -> Path:
         why = "there is no such file or directory" if missing else getattr(error, "strerror", None) or error
         typer.echo(f"{printable(argument)}: {why}", err=True)
         raise typer.Exit(2) from None
+    versions = _folders_with_weights(path)
+    if len(versions) > 1:
+        names = ", ".join(printable(name) for name in versions[:5])
+        typer.echo(f"{printable(argument)} holds several models or versions ({names}): name one", err=True)
+        raise typer.Exit(2)
     return path
+
+
+def _folders_with_weights(path: Path) -> list[str]:
+    """Names of the subfolders that hold weights, when the folder itself holds none."""
+    if not path.is_dir():
+        return []
+    try:
+        inside = [file.relative_to(path) for file in weight_files(path)]
+    except (OSError, UnreadableError, ValueError):
+        # Told with its reason when the model is opened.
+        return []
+    if any(len(file.parts) == 1 for file in inside):
+        return []
+    return sorted({file.parts[0] for file in inside})
 
 
 def settings_of(config: Path | None) -> Settings:
@@ -111,7 +132,7 @@ def _replace(path: Path, text: str) -> None:
 
 @contextmanager
 def layer_progress() -> Iterator[Callable[[str, Progress], None]]:
-    """A bar over the layers on a terminal, a line per tenth elsewhere; both on standard error."""
+    """A bar over the layers on a terminal, a line per quarter elsewhere; both on standard error."""
     if not sys.stderr.isatty():
         yield _plain_progress
         return
@@ -129,6 +150,6 @@ def layer_progress() -> Iterator[Callable[[str, Progress], None]]:
 
 
 def _plain_progress(name: str, progress: Progress) -> None:
-    step = max(1, progress.total // _PLAIN_STEPS)
+    step = -(-progress.total // _PLAIN_STEPS)
     if progress.done % step == 0 or progress.done == progress.total:
         print(f"{name}: {progress.done} of {progress.total} tensors", file=sys.stderr)

@@ -19,10 +19,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from layerwatch.daemon.demo.errors import DemoError, DemoReason
 from layerwatch.daemon.demo.narration import Judged
 from layerwatch.metrics.findings import Verdict
-from layerwatch.metrics.names import LAYER_ALPHA, LAYER_LOG_NORM, MODEL_INFO
+from layerwatch.metrics.names import LAYER_ALPHA, LAYER_ALPHA_SIGMA, LAYER_LOG_NORM, MODEL_INFO
 
 USUAL_PORT = 9466
 ALPHA = LAYER_ALPHA[0]
+ALPHA_SIGMA = LAYER_ALPHA_SIGMA[0]
 LOG_NORM = LAYER_LOG_NORM[0]
 _START_LIMIT = 60.0
 

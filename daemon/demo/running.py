@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from layerwatch.daemon.demo.daemonprocess import (
     ALPHA,
+    ALPHA_SIGMA,
     LOG_NORM,
     DaemonProcess,
     Gauges,
@@ -77,7 +79,7 @@ class Demonstration:
                 judged = self._wait_for_verdict(one)
                 self._say(_line(row(one, judged)))
                 gauges = self._gauges(one)
-                self._say(f"    alpha:    {_moves(before.get(one.model), gauges, ALPHA)}")
+                self._say(f"    alpha:    {_moves(before.get(one.model), gauges, ALPHA, ALPHA_SIGMA)}")
                 if judged.verdict is Verdict.FAIL:
                     self._say(f"    log norm: {_moves(before.get(one.model), gauges, LOG_NORM)}")
                 before[one.model] = gauges
@@ -89,6 +91,8 @@ class Demonstration:
             if one.step.expected is Verdict.FAIL:
                 self._wait_for_event(one, "resolved")
         self._tell_events()
+        # Everything in it was published.
+        shutil.rmtree(self._folder / "staging", ignore_errors=True)
 
     def outcome(self) -> list[Row]:
         """Every version with its verdict beside the truth."""
@@ -156,10 +160,12 @@ def _line(one: Row) -> str:
     )
 
 
-def _moves(before: Gauges | None, now: Gauges, gauge: str) -> str:
-    """``fc1 2.31 -> 2.40``, layer by layer; a layer without the gauge is left out."""
+def _moves(before: Gauges | None, now: Gauges, gauge: str, error: str | None = None) -> str:
+    """``fc1 2.31 -> 2.40 ±0.15``, layer by layer, from the version published before; without the gauge left out."""
     parts = []
     for layer, value in now.values.get(gauge, {}).items():
         old = before.values.get(gauge, {}).get(layer) if before else None
-        parts.append(f"{layer} {value:.2f}" if old is None else f"{layer} {old:.2f} -> {value:.2f}")
+        text = f"{layer} {value:.2f}" if old is None else f"{layer} {old:.2f} -> {value:.2f}"
+        sigma = now.values.get(error, {}).get(layer) if error else None
+        parts.append(text if sigma is None else f"{text} ±{sigma:.2f}")
     return ", ".join(parts)

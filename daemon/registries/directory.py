@@ -305,6 +305,9 @@ def _read_lineage(folder: Path, remarks: list[str]) -> DeclaredLineage | None:
     try:
         declared = json.loads(_small_file(path))
         parent, relation = declared["parent"], declared.get("relation")
+        unknown = sorted(set(declared) - {"parent", "relation"})
+        if unknown:
+            raise ValueError(f"unknown key {unknown[0]!r}")
         if not isinstance(parent, str) or not parent.strip():
             raise TypeError("parent must be the name of a version")
         parent.encode()

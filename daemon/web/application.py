@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hmac
+import json
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, FastAPI, Header, HTTPException, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import generate_latest
 from starlette.exceptions import HTTPException as AnyHTTPException
@@ -36,13 +38,19 @@ layerwatch {version}
 /api/v1/config            configuration in force, secrets hidden
 /report?registry=&model=&ref=   report of the version that a ref points at
 /explain/RULE             what a rule means
-/docs                     the API's description
+/api/openapi.json         the API's description
 """
 
 
 def build_application(app: App) -> FastAPI:
     """The ASGI application of one daemon."""
-    api = FastAPI(title="layerwatch", version=__version__, openapi_url="/api/openapi.json", redoc_url=None)
+    api = FastAPI(
+        title="layerwatch",
+        version=__version__,
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+    )
 
     def authorised(authorization: Annotated[str | None, Header()] = None) -> None:
         _require_token(app, authorization)
@@ -136,7 +144,7 @@ def _add_reading(api: FastAPI, app: App) -> None:
             for record in refs.list_refs(connection, registry, model):
                 if record.ref == ref:
                     found = versions.get(connection, record.version_id)
-                    return _report_response(found.report if found else None)
+                    return _report_response(found.report if found else None, indent=2)
         raise HTTPException(404, f"{registry}/{model} has no ref {ref!r}")
 
     @api.get("/api/v1/alerts")
@@ -148,6 +156,10 @@ def _add_reading(api: FastAPI, app: App) -> None:
     def config() -> str:
         return dump_redacted(app.live.settings)
 
+    @api.get("/explain", response_class=PlainTextResponse, include_in_schema=False)
+    def list_rules() -> str:
+        return "".join(f"{one.name}: {one.title}\n" for one in RULES)
+
     @api.get("/explain/{rule}", response_class=PlainTextResponse, include_in_schema=False)
     def explain(rule: str) -> str:
         for one in RULES:
@@ -155,15 +167,22 @@ def _add_reading(api: FastAPI, app: App) -> None:
                 return f"{one.name}: {one.title}\n\n{one.explanation}\n"
         raise HTTPException(404, f"there is no rule {rule!r}")
 
+    @api.exception_handler(RequestValidationError)
+    async def plain_validation(request: Request, error: RequestValidationError) -> JSONResponse:
+        told = "; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in error.errors())
+        return JSONResponse({"error": told}, status_code=422)
+
     @api.exception_handler(AnyHTTPException)
     async def plain_error(request: Request, error: AnyHTTPException) -> JSONResponse:
         return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=error.headers)
 
 
-def _report_response(report: str | None) -> Response:
+def _report_response(report: str | None, indent: int | None = None) -> Response:
     if report is None:
         raise HTTPException(404, "no report is kept: the version was not judged yet, or retention dropped it")
-    return Response(report, media_type="application/json")
+    # The link of an alert is opened by people.
+    text = report if indent is None else json.dumps(json.loads(report), indent=indent, ensure_ascii=False)
+    return Response(text, media_type="application/json")
 
 
 def _require_token(app: App, authorization: str | None) -> None:
