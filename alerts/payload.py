@@ -131,8 +131,9 @@ def _summary(transition: Transition, context: EventContext) -> str:
     if worst.layer is not None:
         message = f"layer {_name(worst.layer)}{_state_of_weights(worst)}: {message}"
     still_firing = f"still firing since {since}: " if still else ""
-    against = "" if context.baseline_version is None else f" (against {_name(context.baseline_version)})"
-    return f"{where}{against}: {still_firing}{message}{_others(transition.findings)}"
+    if context.baseline_version is not None:
+        where = f"{model} {version} ({ref}, against {_name(context.baseline_version)})"
+    return f"{where}: {still_firing}{message}{_others(transition.findings)}"
 
 
 def _state_of_weights(finding: Finding) -> str:

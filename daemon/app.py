@@ -70,7 +70,7 @@ class App:
         self._config = config
         self.live: Live = load_live(config)
         # A second series per counter with its time of birth: nobody asked for it.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.metrics = CollectorRegistry()
         self.telemetry = DaemonTelemetry(self.metrics)
         self.alert_telemetry = AlertTelemetry(self.metrics)

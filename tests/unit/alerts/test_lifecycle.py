@@ -275,3 +275,12 @@ class TestEveryHistory:
             assert (state.version, state.fingerprint) == (last.version, last.fingerprint)
         elif not last.undecided_layers:
             assert state is None or state.phase is AlertPhase.RESOLVED
+
+
+def test_an_accepted_version_resolves_with_that_reason() -> None:
+    state, _ = advance(None, seen(finding()), NOW, TWELVE_HOURS)
+    accepted = replace(seen(version="v5"), accepted=True)
+    ended, (transition,) = advance(state, accepted, NOW + timedelta(minutes=1), TWELVE_HOURS)
+    assert ended is not None
+    assert ended.phase is AlertPhase.RESOLVED
+    assert transition.reason is TransitionReason.VERSION_ACCEPTED

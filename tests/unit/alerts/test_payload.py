@@ -43,7 +43,8 @@ def test_a_firing_event_reads_as_documented() -> None:
             "verdict": "fail",
             "severity": "critical",
             "started_at": "2026-03-01T12:00:00Z",
-            "summary": "digits-mlp v5 (latest): layer fc2 is broken: relative change 0.92 (limit 0.35); 1 more layer",
+            "summary": "digits-mlp v5 (latest, against v4): layer fc2 is broken: relative change 0.92 (limit 0.35); "
+            "1 more layer",
             "findings": [
                 {
                     "rule": "relative_change",

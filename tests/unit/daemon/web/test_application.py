@@ -205,7 +205,9 @@ def test_what_is_not_there_is_a_404_in_json(daemon: RunningApp, path: str) -> No
 def test_arguments_that_make_no_sense_are_refused_and_not_an_internal_error(
     daemon: RunningApp, path: str
 ) -> None:
-    assert daemon.get(path).status_code == 422
+    answer = daemon.get(path)
+    assert answer.status_code == 422
+    assert list(answer.json()) == ["error"]
 
 
 def test_only_posts_change_state(daemon: RunningApp) -> None:
@@ -224,6 +226,6 @@ def test_every_rule_is_explained(daemon: RunningApp) -> None:
 def test_the_index_names_paths_that_exist(daemon: RunningApp) -> None:
     paths = {word for word in daemon.get("/").text.split() if word.startswith("/")}
     plain = {path.partition("?")[0] for path in paths if "RULE" not in path and "report" not in path}
-    assert {"/metrics", "/-/healthy", "/-/ready", "/api/v1/models", "/docs"} <= plain
+    assert {"/metrics", "/-/healthy", "/-/ready", "/api/v1/models", "/api/openapi.json"} <= plain
     for path in sorted(plain):
         assert daemon.get(path).status_code == 200, path
