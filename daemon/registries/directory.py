@@ -307,7 +307,7 @@ def _read_lineage(folder: Path, remarks: list[str]) -> DeclaredLineage | None:
         parent, relation = declared["parent"], declared.get("relation")
         unknown = sorted(set(declared) - {"parent", "relation"})
         if unknown:
-            raise ValueError(f"unknown key {unknown[0]!r}")
+            remarks.append(f"{path}: unknown key {unknown[0]!r} is ignored; known are parent and relation")
         if not isinstance(parent, str) or not parent.strip():
             raise TypeError("parent must be the name of a version")
         parent.encode()

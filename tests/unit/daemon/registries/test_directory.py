@@ -326,7 +326,6 @@ def test_a_link_that_does_not_lead_to_a_version_beside_it_is_left_out_with_a_rem
         b'{"parent": "\\ud800"}',
         b'{"parent": "v1", "relation": "stolen"}',
         b'{"parent": "v1", "relation": ["quantized"]}',
-        b'{"parent": "v1", "relatoin": "quantized"}',
         b"\xff\xfe\x00",
         b"[" * 60_000,
         b'{"parent": "' + b"v" * 70_000 + b'"}',
@@ -359,6 +358,15 @@ def test_a_lineage_file_says_where_it_was_read(world: DirectoryWorld) -> None:
     lineage = world.found("m", "v2").lineage
     assert lineage is not None
     assert lineage.source == "lineage.json"
+
+
+def test_an_unknown_key_in_a_lineage_file_is_told_and_the_parent_is_kept(world: DirectoryWorld) -> None:
+    world.publish("m", "v2", lineage=b'{"parent": "v1", "relatoin": "quantized"}')
+    listing = world.look()
+    (found,) = listing.versions
+    assert found.lineage is not None
+    assert (found.lineage.parent, found.lineage.relation) == ("v1", None)
+    assert any("'relatoin'" in remark for remark in listing.remarks)
 
 
 # Trouble
