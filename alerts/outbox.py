@@ -70,7 +70,3 @@ class Outbox(Protocol):
     def mark_dead(self, entry_id: int, now: datetime, reason: DeliveryReason, detail: str) -> None:
         """Given up: never due again by itself, kept for the operator to see and replay."""
         ...
-
-    def next_due_at(self) -> datetime | None:
-        """When the next entry is due (possibly past), or None when the outbox is empty."""
-        ...

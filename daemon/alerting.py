@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
 from layerwatch.alerts.lifecycle import advance
-from layerwatch.alerts.model import AlertIdentity, Observation
+from layerwatch.alerts.model import AlertIdentity, AlertPhase, Observation
 from layerwatch.alerts.payload import EventContext, build_event, encode_event
 from layerwatch.alerts.queueing import entries_for
 from layerwatch.alerts.receivers.base import Receiver
@@ -79,6 +79,25 @@ def follow_refs(
     return changed
 
 
+def tell_again(connection: Connection, policy: AlertPolicy, now: datetime) -> bool:
+    """Queue every firing alert once more: the route leads to receivers that were not told.
+
+    Returns:
+        True when there was one.
+    """
+    at_once = replace(policy, repeat_interval=timedelta(microseconds=1))
+    firing = {
+        (state.identity.registry, state.identity.model, state.identity.ref)
+        for state in alerts.list_states(connection, phase=AlertPhase.FIRING)
+    }
+    told = False
+    for ref in refs.list_refs(connection):
+        version = versions.get(connection, ref.version_id)
+        if version is not None and (ref.registry, ref.model, ref.ref) in firing:
+            told |= _observe(connection, ref.ref, version, at_once, now)
+    return told
+
+
 def _observe(
     connection: Connection, ref: str, version: VersionRecord, policy: AlertPolicy, now: datetime
 ) -> bool:
@@ -86,10 +105,7 @@ def _observe(
         return False
     key = version.key
     found = versions.findings(connection, version.id)
-    accepted = any(
-        chosen.fingerprint == version.fingerprint and chosen.version == key.version
-        for chosen in baselines.in_use(connection, key.registry, key.model)
-    )
+    accepted = baselines.was_accepted(connection, key, version.fingerprint)
     if accepted:
         # A person looked at this version and called it normal.
         found = [finding for finding in found if finding.group is not RuleGroup.WEIGHTS]

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -22,8 +23,10 @@ from sqlalchemy import Connection
 from layerwatch.alerts.dispatcher import Dispatcher
 from layerwatch.alerts.telemetry import AlertTelemetry
 from layerwatch.config.alerts import WebhookReceiverSettings
-from layerwatch.config.errors import ConfigError
+from layerwatch.config.errors import ConfigError, ConfigProblem
 from layerwatch.config.settings import Settings
+from layerwatch.config.store import check_database_url
+from layerwatch.daemon.alerting import tell_again
 from layerwatch.daemon.health import Heartbeats
 from layerwatch.daemon.live import Live, load_live, settings_that_need_a_restart
 from layerwatch.daemon.pipeline import Interrupted, Pipeline, PipelineSettings
@@ -32,7 +35,7 @@ from layerwatch.daemon.scanning import ScanLoop
 from layerwatch.daemon.snapshot import Snapshot
 from layerwatch.daemon.store import retention, versions
 from layerwatch.daemon.store.alerts import DatabaseOutbox, oldest_undelivered
-from layerwatch.daemon.store.database import Database
+from layerwatch.daemon.store.database import Database, database_path
 from layerwatch.daemon.store.errors import StoreError
 from layerwatch.daemon.store.records import VersionRecord, VersionState
 from layerwatch.daemon.storelocation import store_url
@@ -52,6 +55,9 @@ _SCANS_SHARE = DRAIN * 0.4
 _DISPATCH_EVERY = timedelta(seconds=1)
 _RETENTION_EVERY = timedelta(hours=6)
 _LOOP_LIMIT = timedelta(minutes=5)
+
+_URGENT = "urgent"
+"""Threads for short jobs that must not wait until looks at registries have hashed their files."""
 
 
 class AlreadyRunningError(Exception):
@@ -138,6 +144,9 @@ class App:
             self.heartbeats.expect("dispatch", _dispatch_limit(new.settings))
             self.snapshot.max_series_per_model = new.settings.server.max_series_per_model
             self._forget_other_registries()
+            if set(new.policy.receivers) - set(old.policy.receivers):
+                with self.database.write() as connection:
+                    tell_again(connection, new.policy, now())
             self._mark_loaded(True)
             return settings_that_need_a_restart(old.settings, new.settings)
 
@@ -183,16 +192,22 @@ class App:
             self._start_scan_loop(number)
         stack.callback(_step, "end the scans", self._stop_scan_loops)
         self.scheduler = BackgroundScheduler(
-            executors={"default": ThreadPoolExecutor(max_workers=8)},
+            executors={
+                "default": ThreadPoolExecutor(max_workers=8),
+                _URGENT: ThreadPoolExecutor(max_workers=2),
+            },
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
             timezone=UTC,
         )
         # A job that is still running when it is due again is normal here, not worth a warning each second.
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
-        self._schedule("dispatch", self._dispatch, _DISPATCH_EVERY, _dispatch_limit(settings))
         self._schedule(
-            "retention", self._retain, _RETENTION_EVERY, 3 * _RETENTION_EVERY, first=timedelta(minutes=1)
+            "dispatch", self._dispatch, _DISPATCH_EVERY, _dispatch_limit(settings), executor=_URGENT
         )
+        self._schedule(
+            "retention", self._retain, _RETENTION_EVERY, 3 * _RETENTION_EVERY,
+            first=timedelta(minutes=1), executor=_URGENT,
+        )  # fmt: skip
         for name in self.live.registries:
             self._watch(name)
         self.scheduler.start()
@@ -212,7 +227,9 @@ class App:
             telemetry=self.telemetry,
             clock=now,
             stopping=self._stop.is_set,
+            alive=lambda: self.heartbeats.beat(name),
         )
+        # A turn beats at each layer too, of the version and of its baseline, but one layer may take minutes.
         self.heartbeats.expect(name, scan.timeout + _LOOP_LIMIT)
         loop = ScanLoop(
             name,
@@ -273,26 +290,39 @@ class App:
             changed=self.snapshot.refresh,
         )
         self.watchers[name] = watcher
-        lock = threading.Lock()
+        looking = threading.Lock()
         hint = self._hints[name] = threading.Event()
+        reconcile_wanted = threading.Event()
 
         def look(rehash: bool = False) -> str:
-            with lock:
-                hint.clear()
-                sentence = watcher.look(rehash)
-                while hint.is_set():
+            if rehash:
+                reconcile_wanted.set()
+            sentence = f"registry {name}: a look is under way"
+            due = True
+            # Whoever looks asks again after letting go, so that no wish that came meanwhile is lost.
+            while due and looking.acquire(blocking=False):
+                try:
                     self._beat_unless_stopping(loop)
                     hint.clear()
-                    sentence = watcher.look()
-                return sentence
+                    everything = reconcile_wanted.is_set()
+                    reconcile_wanted.clear()
+                    sentence = watcher.look(everything)
+                finally:
+                    looking.release()
+                due = hint.is_set() or reconcile_wanted.is_set()
+            return sentence
+
+        def idle() -> bool:
+            return not looking.locked()
 
         # Hashing one large file is a single step, so the limit leaves room for it.
         limit = 3 * settings.poll + timedelta(minutes=30)
-        self._schedule(loop, look, settings.poll, limit, jitter=True)
+        # Two turns: a hook that comes while one is ending must not wait for the next poll.
+        self._schedule(loop, look, settings.poll, limit, jitter=True, beats=idle, turns=2)
         reconcile = f"reconcile:{name}"
         self._schedule(
             reconcile, lambda: look(rehash=True), settings.reconcile, 3 * settings.reconcile + timedelta(hours=6),
-            first=settings.reconcile, jitter=True,
+            first=settings.reconcile * _share_of(name), jitter=True, beats=idle,
         )  # fmt: skip
 
     def _reschedule_registries(self, old: Live) -> None:
@@ -322,7 +352,21 @@ class App:
         limit: timedelta,
         first: timedelta = timedelta(),
         jitter: bool = False,
+        beats: Callable[[], bool] = lambda: True,
+        turns: int = 1,
+        executor: str = "default",
     ) -> None:
+        """Run a cycle again and again.
+
+        Args:
+            cycle: does the work; a sentence for the log.
+            every, first: time between two turns, and before the first.
+            limit: the loop is late when it is silent for longer.
+            jitter: move each turn a little.
+            beats: False while another turn does the work: one that finds nothing to do must not hide its hang.
+            turns: so many may run at a time.
+            executor: name of the pool of threads.
+        """
         seconds = every.total_seconds()
         kind = loop.partition(":")[0]
 
@@ -330,7 +374,8 @@ class App:
             with self._turn_ended:
                 self._turns += 1
             try:
-                self._beat_unless_stopping(loop)
+                if beats():
+                    self._beat_unless_stopping(loop)
                 sentence = cycle()
                 _LOGGER.debug("%s", sentence)
             except Interrupted:
@@ -343,7 +388,8 @@ class App:
                 _LOGGER.exception("unexpected error in loop %s; please report it", loop)
                 self.telemetry.cycle_errors.labels(kind).inc()
             finally:
-                self.heartbeats.beat(loop)
+                if beats():
+                    self.heartbeats.beat(loop)
                 with self._turn_ended:
                     self._turns -= 1
                     self._turn_ended.notify_all()
@@ -357,6 +403,8 @@ class App:
             jitter=min(seconds / 10, 30) if jitter else None,
             next_run_time=now() + first,
             id=loop,
+            max_instances=turns,
+            executor=executor,
         )
 
     def _beat_unless_stopping(self, loop: str) -> None:
@@ -434,6 +482,11 @@ class App:
                 signal.signal(number, handler)
 
 
+def _share_of(name: str) -> float:
+    """A number in [0, 1) that is always the same for a name: spreads what must not happen at the same time."""
+    return zlib.crc32(name.encode()) / 2**32
+
+
 def _dispatch_limit(settings: Settings) -> timedelta:
     """How long delivering may be silent: a receiver that does not answer holds it up for its timeout."""
     timeouts = [one.timeout for one in settings.alerts.receivers if isinstance(one, WebhookReceiverSettings)]
@@ -450,12 +503,18 @@ def _step(name: str, action: Callable[..., object], **arguments: object) -> None
 
 @contextmanager
 def _only_one(store_url: str) -> Iterator[None]:
-    """Hold the store's lock file: two daemons on one store would undo each other's claims."""
-    if not store_url.startswith("sqlite:///"):
-        # Refused when it is opened, with the reason.
-        yield
-        return
-    path = Path(store_url.removeprefix("sqlite:///") + ".lock")
+    """Hold the store's lock file: two daemons on one store would undo each other's claims.
+
+    Raises:
+        ConfigError, StoreError: the URL, perhaps read only now from a variable or a file, names no SQLite file.
+        AlreadyRunningError: another daemon holds it.
+    """
+    try:
+        check_database_url(store_url)
+    except ValueError as error:
+        raise ConfigError([ConfigProblem("store.url", None, str(error))]) from None
+    database = database_path(store_url)
+    path = database.with_name(f"{database.name}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         try:

@@ -50,7 +50,9 @@ def examine(
         layers=tuple(layer for layer in examined if len(layer.shape) >= 2),
         vectors=tuple(layer for layer in examined if len(layer.shape) < 2),
         missing=tuple(
-            MissingLayer(entry.name, entry.shape) for name, entry in others.items() if name not in present
+            MissingLayer(entry.name, entry.shape)
+            for name, entry in others.items()
+            if name not in present and entry.shape
         ),
         has_baseline=baseline is not None,
         in_place=in_place,

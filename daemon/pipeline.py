@@ -17,7 +17,7 @@ from layerwatch.daemon.examining import examine
 from layerwatch.daemon.fingerprints import is_stand_in
 from layerwatch.daemon.registries.base import Registry, RegistryUnavailable
 from layerwatch.daemon.scan.content import measure_content, unreadable_content
-from layerwatch.daemon.scan.executor import Executor
+from layerwatch.daemon.scan.executor import Executor, WorkerStartError
 from layerwatch.daemon.scan.messages import ScanRequest
 from layerwatch.daemon.store import contents, measurements, versions
 from layerwatch.daemon.store.database import Database
@@ -38,7 +38,7 @@ _FIRST_RETRY = timedelta(seconds=5)
 _LONGEST_RETRY = timedelta(minutes=10)
 _PATIENCE = 10
 """So many attempts more than configured are made where the version is not at fault, as far as one can tell: its
-files moved, the daemon was stopped or killed, or something unexpected went wrong."""
+files moved, or something unexpected went wrong. Attempts that were interrupted are not counted at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class Pipeline:
         telemetry: counters.
         clock: tz-aware time now.
         stopping: True once the daemon shuts down.
+        alive: called at each layer, so that a long scan is not taken for a hang.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Pipeline:
         telemetry: DaemonTelemetry,
         clock: Callable[[], datetime],
         stopping: Callable[[], bool],
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._database = database
         self._registries = registries
@@ -86,13 +88,18 @@ class Pipeline:
         self._telemetry = telemetry
         self._clock = clock
         self._stopping = stopping
-        self._still_claimed: tuple[int, datetime | None] | None = None
+        self._alive = alive
+        self._still_claimed: tuple[int, datetime | None, bool] | None = None
 
     def process_next(self) -> str | None:
         """Scan and judge the next waiting version.
 
         Returns:
             A sentence for the log, or None when nothing waits.
+
+        Raises:
+            Interrupted: the daemon is stopping.
+            WorkerStartError: no scan can be begun now, whichever the version; it was put back and waits.
         """
         self._release_what_is_still_claimed()
         with self._database.write() as connection:
@@ -104,7 +111,10 @@ class Pipeline:
         try:
             sentence = self._examine(version)
         except Interrupted:
-            self._put_back(version, None)
+            self._put_back(version, None, counted=False)
+            raise
+        except WorkerStartError:
+            self._put_back(version, self._clock() + _delay(version), counted=False)
             raise
         except BaseException:
             # Whatever it was, the version must not stay claimed; and it waits, so that others get their turn.
@@ -184,6 +194,7 @@ class Pipeline:
     def _known(self, digest: str) -> bool:
         if self._stopping():
             raise Interrupted
+        self._alive()
         with self._database.read() as connection:
             return measurements.known(connection, digest)
 
@@ -195,7 +206,7 @@ class Pipeline:
         """A failure that may pass is tried again, later each time; the last one is a verdict: undecided."""
         self._telemetry.scan_failures.labels(str(error.reason)).inc()
         if self._stopping():
-            self._release(version.id, None)
+            self._release(version.id, None, counted=False)
             return "interrupted by the shutdown, waits again"
         limit = self._settings().scan.attempts
         if error.reason is UnreadableReason.CHANGED_WHILE_READING:
@@ -207,12 +218,12 @@ class Pipeline:
         judgement = self._judge_and_record(version, unreadable_content(version.fingerprint, 0, error))
         return f"{describe(judgement)} after {version.attempts} attempts: {error}"
 
-    def _release(self, version_id: int, not_before: datetime | None) -> None:
+    def _release(self, version_id: int, not_before: datetime | None, counted: bool = True) -> None:
         with self._database.write() as connection:
-            versions.release(connection, version_id, not_before)
+            versions.release(connection, version_id, not_before, counted)
 
-    def _put_back(self, version: VersionRecord, not_before: datetime | None) -> None:
-        self._still_claimed = (version.id, not_before)
+    def _put_back(self, version: VersionRecord, not_before: datetime | None, counted: bool = True) -> None:
+        self._still_claimed = (version.id, not_before, counted)
         try:
             self._release_what_is_still_claimed()
         except StoreError as error:
@@ -273,6 +284,9 @@ class Pipeline:
         try:
             content = self._content(choice.version)
         except UnreadableError as error:
+            if self._stopping():
+                # The end of the scan process says nothing about the baseline.
+                raise Interrupted from error
             if error.transient and version.attempts < self._settings().scan.attempts:
                 raise
             _LOGGER.warning("baseline %s cannot be measured again: %s", choice.version.key.version, error)

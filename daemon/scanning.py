@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from layerwatch.daemon.pipeline import Interrupted, Pipeline
-from layerwatch.daemon.scan.executor import Executor
+from layerwatch.daemon.scan.executor import Executor, WorkerStartError
 from layerwatch.daemon.store.errors import StoreError
 
 _LOGGER = logging.getLogger(__name__)
@@ -90,6 +90,11 @@ class ScanLoop:
                 break
             except StoreError as error:
                 _LOGGER.error("the scan loop waits for the store: %s", error)
+                self._failed()
+                self._wait(timedelta(seconds=5))
+                continue
+            except WorkerStartError as error:
+                _LOGGER.error("%s", error)
                 self._failed()
                 self._wait(timedelta(seconds=5))
                 continue

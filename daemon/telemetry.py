@@ -53,7 +53,7 @@ class DaemonTelemetry:
         )
         self.registry_failures = Counter(
             "layerwatch_registry_failures_total",
-            "Attempts to list the registry that failed, by reason.",
+            "Attempts to list the registry, or to hash a known version of it again, that failed, by reason.",
             ["registry", "reason"],
             registry=registry,
         )

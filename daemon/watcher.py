@@ -5,14 +5,20 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
 from layerwatch.alerts.model import AlertPhase
 from layerwatch.daemon.alerting import AlertPolicy, follow_refs
 from layerwatch.daemon.fingerprints import stand_in
-from layerwatch.daemon.registries.base import FoundVersion, Listing, Registry, RegistryUnavailable
+from layerwatch.daemon.registries.base import (
+    FoundVersion,
+    Listing,
+    Registry,
+    RegistryReason,
+    RegistryUnavailable,
+)
 from layerwatch.daemon.store import alerts, contents, refs, versions
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.records import Lineage, VersionKey, VersionRecord, VersionState
@@ -22,6 +28,9 @@ from layerwatch.metrics.findings import Verdict
 from layerwatch.metrics.measurement import METRIC_SET
 
 _LOGGER = logging.getLogger(__name__)
+
+EMPTY_DOUBT = timedelta(minutes=10)
+"""So long a registry that held versions and is empty all at once is taken for one that is not mounted."""
 
 
 class Watcher:
@@ -63,6 +72,9 @@ class Watcher:
         self._targets: dict[str, dict[str, str]] | None = None
         self._followed: dict[str, dict[str, str]] | None = None
         self._told: set[str] = set()
+        self._empty_since: datetime | None = None
+        # Known versions, by model and name, that could not be hashed the last time.
+        self._unread: set[tuple[str, str]] = set()
         self.last_error: str | None = None
         self.listed_once = False
 
@@ -75,7 +87,7 @@ class Watcher:
         """
         name = self._registry.name
         try:
-            listing = self._registry.listing(self._clock())
+            listing = self._listing()
         except RegistryUnavailable as error:
             if self.last_error is None:
                 _LOGGER.warning("registry %s cannot be listed: %s", name, error)
@@ -122,6 +134,27 @@ class Watcher:
             targets = self._targets.get(key.model, {})
         follow_refs(connection, key.registry, key.model, targets, self._policy(), now)
 
+    def _listing(self) -> Listing:
+        """What is in the registry; raises RegistryUnavailable, for a while also when all of it vanished at once.
+
+        The folder that an unmounted volume leaves behind is readable and empty.
+        """
+        since, self._empty_since = self._empty_since, None
+        now = self._clock()
+        listing = self._registry.listing(now)
+        if not listing.empty:
+            return listing
+        with self._database.read() as connection:
+            known = versions.current_of_registry(connection, self._registry.name)
+        held = sum(record.gone_at is None for record in known)
+        if not held:
+            return listing
+        self._empty_since = now if since is None else since
+        if now - self._empty_since >= EMPTY_DOUBT:
+            return listing
+        detail = f"the directory is empty although it held {held} versions: is it mounted?"
+        raise RegistryUnavailable(RegistryReason.EMPTY, detail)
+
     def _register(self, listing: Listing, rehash: bool) -> int:
         with self._database.read() as connection:
             known = {
@@ -149,8 +182,13 @@ class Watcher:
             if self._registry.token(found.location) != found.token:
                 # Still moving: the next look sees it settled, or gone.
                 return False
+            if record is not None and record.token == found.token and error.transient:
+                # A disk that fails for a moment says nothing against bytes that were read before.
+                self._keep_unread(found, error)
+                return False
             _LOGGER.warning("%s/%s cannot be fingerprinted: %s", found.model, found.version, error)
             fingerprint = stand_in(found.token)
+        self._unread.discard((found.model, found.version))
         declared = found.lineage
         lineage = Lineage(
             parent=declared.parent if declared else None,
@@ -176,6 +214,16 @@ class Watcher:
         if new:
             self._found_work()
         return new
+
+    def _keep_unread(self, found: FoundVersion, error: UnreadableError) -> None:
+        with self._retiring:
+            if self._retired.is_set():
+                return
+            self._telemetry.registry_failures.labels(self._registry.name, str(RegistryReason.IO_ERROR)).inc()
+        name = (found.model, found.version)
+        if name not in self._unread:
+            _LOGGER.warning("%s/%s cannot be hashed again now; what is known of it stays: %s", *name, error)
+        self._unread.add(name)
 
     def _try_again(self, version_id: int) -> bool:
         """Queue a version again that is undecided for a reason that may have passed (no content was kept of it)."""

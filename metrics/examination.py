@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import log10, sqrt
 from statistics import median
@@ -13,6 +13,9 @@ from layerwatch.metrics.change import Change
 from layerwatch.metrics.measurement import LayerKind, Measurement
 
 _TINY = 1e-300
+
+FEW_LAYERS = 4
+"""With fewer compared layers than this, a layer is held against the others instead of against all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,7 @@ class Context:
         median_severity: of the spectral severity of those layers.
         median_log_norm_ratio: of log10(norm ratio) of those layers.
         severities: spectral severity by layer name.
+        relative_changes, log_norm_ratios: what the medians were taken over, by layer name.
     """
 
     regime: Regime
@@ -106,6 +110,25 @@ class Context:
     median_severity: float
     median_log_norm_ratio: float
     severities: dict[str, float]
+    relative_changes: dict[str, float] = field(default_factory=dict)
+    log_norm_ratios: dict[str, float] = field(default_factory=dict)
+
+    def relative_change_around(self, layer: str) -> float:
+        """What is normal around a layer: the model's median, or that of the other layers where they are few."""
+        return _around(layer, self.relative_changes, self.median_relative_change)
+
+    def severity_around(self, layer: str) -> float:
+        """The same for the spectral severity."""
+        return _around(layer, self.severities, self.median_severity)
+
+    @property
+    def usual_log_norm_ratio(self) -> float:
+        """log10 of the norm ratio that is normal here: the model's median, or none at all where layers are few.
+
+        Of two layers that moved apart, either could be the one that was scaled; the one that kept its norm is
+        not.
+        """
+        return self.median_log_norm_ratio if len(self.log_norm_ratios) >= FEW_LAYERS else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,21 +186,33 @@ def context_of(examination: Examination, settings: SpectralOutlierSettings) -> C
     known = [(layer, cosine) for layer, cosine in cosines if cosine is not None]
     aligned = [layer for layer, cosine in known if cosine > _alignment_floor(layer)]
     share = len(aligned) / len(known) if known else 0.0
-    relative = _median(
-        change.aligned.relative_change
-        for _, change in changes
+    relative_changes = {
+        layer.name: change.aligned.relative_change
+        for layer, change in changes
         if change.aligned is not None and change.aligned.relative_change is not None
-    )
+    }
+    relative = _median(relative_changes.values())
     severities = {layer.name: spectral_severity(change, settings) for layer, change in changes}
     median_severity = _median(severities.values())
     if share >= 0.5:
         regime = Regime.ALIGNED if relative < 0.2 else Regime.LONG
     else:
         regime = Regime.UNALIGNED_WIDE if median_severity >= 0.6 else Regime.UNALIGNED
-    ratios = _median(
-        log10(change.norm_ratio) for _, change in changes if change.norm_ratio and change.norm_ratio > _TINY
+    ratios = {
+        layer.name: log10(change.norm_ratio)
+        for layer, change in changes
+        if change.norm_ratio and change.norm_ratio > _TINY
+    }
+    return Context(
+        regime,
+        share,
+        relative,
+        median_severity,
+        _median(ratios.values()),
+        severities,
+        relative_changes,
+        ratios,
     )
-    return Context(regime, share, relative, median_severity, ratios, severities)
 
 
 def spectral_severity(change: Change, settings: SpectralOutlierSettings) -> float:
@@ -213,6 +248,13 @@ def _alignment_floor(layer: ExaminedLayer) -> float:
         elements *= side
     # Six standard deviations of a chance cosine exceed any cosine at 36 elements and fewer.
     return min(0.95, max(0.3, 6.0 / sqrt(elements)))
+
+
+def _around(layer: str, values: Mapping[str, float], overall: float) -> float:
+    """A broken layer is the median, or half of it, where only a few were compared; then it does not count."""
+    if len(values) >= FEW_LAYERS or layer not in values:
+        return overall
+    return _median(value for name, value in values.items() if name != layer)
 
 
 def _median(values: Iterable[float]) -> float:

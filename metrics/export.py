@@ -6,6 +6,7 @@ is gone at the next scrape without bookkeeping.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ STATUS_VALUES = {
 }
 VERDICT_VALUES = {Verdict.PASS: 0, Verdict.WARN: 1, Verdict.FAIL: 2, Verdict.UNDECIDED: 3}
 ALPHA_QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+MAX_LABEL_LENGTH = 200
+"""Longer label values are cut there, and end in a hash of the whole so that they stay apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ class _SnapshotCollector:
                 for layer in layers:
                     value = getattr(layer, attribute)
                     if value is not None:
-                        family.add_metric([*_ref_key(sample), layer.name], value)
+                        family.add_metric([*_ref_key(sample), _label(layer.name)], value)
             yield family
         status = GaugeMetricFamily(*names.LAYER_STATUS, labels=names.LAYER_LABELS)
         by_status = GaugeMetricFamily(*names.MODEL_LAYERS, labels=(*names.REF_LABELS, "status"))
@@ -110,7 +114,7 @@ class _SnapshotCollector:
         for sample, layers in kept:
             key = _ref_key(sample)
             for layer in layers:
-                status.add_metric([*key, layer.name], STATUS_VALUES[layer.status])
+                status.add_metric([*key, _label(layer.name)], STATUS_VALUES[layer.status])
             counts = Counter(layer.status for layer in sample.layers)
             for one in LayerStatus:
                 by_status.add_metric([*key, str(one)], counts[one])
@@ -120,13 +124,21 @@ class _SnapshotCollector:
                     labels = dict(zip(names.REF_LABELS, key, strict=True), quantile=f"{share:g}")
                     quantiles.add_sample(quantiles.name, labels, float(value))
             verdict.add_metric(key, VERDICT_VALUES[sample.verdict])
-            info.add_metric([*key, sample.version, sample.fingerprint, sample.baseline, sample.relation], 1)
+            details = (sample.version, sample.fingerprint, sample.baseline, sample.relation)
+            info.add_metric([*key, *map(_label, details)], 1)
             dropped.add_metric(key, (len(sample.layers) - len(layers)) * SERIES_PER_LAYER)
         yield from (status, by_status, quantiles, verdict, info, dropped)
 
 
 def _ref_key(sample: RefSample) -> list[str]:
-    return [sample.registry, sample.model, sample.ref]
+    return [_label(sample.registry), _label(sample.model), _label(sample.ref)]
+
+
+def _label(value: str) -> str:
+    if len(value) <= MAX_LABEL_LENGTH:
+        return value
+    digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{value[:MAX_LABEL_LENGTH]}~{digest[:12]}"
 
 
 def _kept_layers(layers: tuple[LayerSample, ...], limit: int) -> tuple[LayerSample, ...]:

@@ -11,7 +11,7 @@ from layerwatch.metrics.examination import Context, Examination, Regime, context
 from layerwatch.metrics.findings import Finding, LayerStatus, Severity, Verdict
 from layerwatch.metrics.rules import RULES
 
-_STATUS = {
+STATUS_OF_SEVERITY = {
     Severity.INFO: LayerStatus.INFO,
     Severity.WARNING: LayerStatus.SUSPECT,
     Severity.CRITICAL: LayerStatus.BROKEN,
@@ -97,7 +97,7 @@ def _statuses(findings: tuple[Finding, ...], examination: Examination) -> dict[s
     return {
         layer.name: LayerStatus.UNDECIDED
         if layer.problem is not None
-        else (_STATUS[worst[layer.name]] if layer.name in worst else LayerStatus.OK)
+        else (STATUS_OF_SEVERITY[worst[layer.name]] if layer.name in worst else LayerStatus.OK)
         for layer in examination.everything
     }
 

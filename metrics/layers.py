@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from layerwatch.metrics.batchnorm import BatchNorm, find_batchnorms
 from layerwatch.metrics.measurement import LayerKind
-from layerwatch.metrics.tensors import TensorInfo
+from layerwatch.metrics.tensors import TensorInfo, UnexaminedFile
 
 FLOATING = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"})
 BUFFERS = frozenset({"U16", "I16", "U32", "I32", "U64", "I64", "C32", "C64", "C128"})
@@ -65,12 +65,15 @@ class LayerPlan:
     Attributes:
         layers: tensors with a spectrum, in file order.
         vectors: 1-D floating tensors, in file order; they have no spectrum but are checked for hygiene.
-        skipped: every tensor that gets no spectrum, the vectors among them, with its reason.
+        skipped: every tensor that gets no spectrum, the vectors among them, with its reason; in the plan of an
+            open model also what its reader left out.
+        unexamined: files that may hold weights of the model and cannot be read.
     """
 
     layers: tuple[Layer, ...]
     vectors: tuple[Layer, ...]
     skipped: tuple[Skipped, ...]
+    unexamined: tuple[UnexaminedFile, ...] = ()
 
 
 def plan_layers(tensors: Sequence[TensorInfo]) -> LayerPlan:
@@ -122,9 +125,11 @@ def _reason_without_spectrum(tensor: TensorInfo, scales: set[str]) -> str | None
     if tensor.dtype == "BOOL":
         return "mask"
     if tensor.dtype in BUFFERS:
-        # Some formats pack their weights into wide integers; they are known by these names. Complex weights
-        # are not measured, and must end as undecided; complex tables (rotary frequencies) are no weights.
+        # Some formats pack their weights into wide integers; they are known by these names, and so are weights
+        # stored as integers, which must not pass for tables of indices. Complex weights are not measured, and must end as undecided; complex tables (rotary frequencies) are no weights.
         if tensor.name.endswith(("qweight", "weight_packed")):
+            return None
+        if len(tensor.shape) >= 2 and (tensor.name == "weight" or tensor.name.endswith(".weight")):
             return None
         if tensor.dtype.startswith("C") and tensor.name.endswith("weight"):
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from layerwatch.metrics.batchnorm import BatchNorm, fold_factors, statistics_are_empty
 from layerwatch.metrics.dequantise import as_float
 from layerwatch.metrics.errors import UnreadableError
-from layerwatch.metrics.layers import Layer, plan_layers
+from layerwatch.metrics.layers import Layer, Skipped, plan_layers
 from layerwatch.metrics.measurement import METRIC_SET
 from layerwatch.metrics.tensors import Array, Reader
 
@@ -44,7 +44,9 @@ class OpenModel:
     def __init__(self, reader: Reader, path: str) -> None:
         self.path = path
         self.format = reader.format
-        self.plan = plan_layers(reader.tensors())
+        plan = plan_layers(reader.tensors())
+        left_out = tuple(Skipped(name, reason) for name, reason in reader.left_out)
+        self.plan = replace(plan, skipped=plan.skipped + left_out, unexamined=tuple(reader.unexamined))
         self._reader = reader
         self._by_name = {layer.name: layer for layer in (*self.plan.vectors, *self.plan.layers)}
         self._vectors: dict[str, Array] = {}

@@ -12,14 +12,14 @@ from layerwatch import __version__
 from layerwatch.metrics.change import Change
 from layerwatch.metrics.examination import Examination, ExaminedLayer
 from layerwatch.metrics.findings import EvidenceValue, Finding, LayerStatus, Verdict
-from layerwatch.metrics.judge import Judgement
+from layerwatch.metrics.judge import STATUS_OF_SEVERITY, Judgement
 from layerwatch.metrics.layers import Skipped
 from layerwatch.metrics.measurement import METRIC_SET
 from layerwatch.metrics.rules import RULE_SET
 
 
 def _without_surrogates(text: str) -> str:
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 ForeignText = Annotated[str, BeforeValidator(_without_surrogates)]
@@ -53,7 +53,7 @@ class FindingPart(_Part):
 
     rule: str
     severity: str
-    layer: str | None
+    layer: ForeignText | None
     message: ForeignText
     evidence: dict[str, EvidenceValue]
 
@@ -105,20 +105,20 @@ class ChangePart(_Part):
 class LayerPart(_Part):
     """One layer with a spectrum."""
 
-    name: str
+    name: ForeignText
     kind: str
     shape: tuple[int, ...]
-    dtype: str
+    dtype: ForeignText
     status: LayerStatus
     metrics: LayerMetrics
     change: ChangePart | None
 
 
 class SkippedPart(_Part):
-    """A tensor that has no spectrum by nature."""
+    """A tensor that has no spectrum by nature, or training state or a copy beside the weights."""
 
-    name: str
-    reason: str
+    name: ForeignText
+    reason: ForeignText
 
 
 class ToolPart(_Part):
@@ -164,12 +164,35 @@ def build_report(
         verdict=judgement.verdict,
         regime=str(judgement.context.regime),
         findings=tuple(_finding_part(finding) for finding in judgement.findings),
-        layers=tuple(_layer_part(layer, judgement.statuses[layer.name]) for layer in examination.layers),
+        layers=_layer_parts(examination, judgement),
         skipped=tuple(SkippedPart(name=one.name, reason=one.reason) for one in skipped),
         blind_spots=judgement.blind_spots,
         timings={name: round(seconds, 6) for name, seconds in timings.items()},
         tool=ToolPart(version=__version__, metric_set=METRIC_SET, rule_set=RULE_SET),
     )
+
+
+def _layer_parts(examination: Examination, judgement: Judgement) -> tuple[LayerPart, ...]:
+    """Every layer with a spectrum; vectors and missing layers as far as something is to be said of them."""
+    parts = [_layer_part(layer, judgement.statuses[layer.name]) for layer in examination.layers]
+    for vector in examination.vectors:
+        if judgement.statuses[vector.name] is not LayerStatus.OK:
+            parts.append(_layer_part(vector, judgement.statuses[vector.name]))
+    missing = {layer.name: layer.shape for layer in examination.missing}
+    for finding in judgement.findings:
+        if finding.layer in missing:
+            parts.append(
+                LayerPart(
+                    name=finding.layer,
+                    kind="missing",
+                    shape=missing.pop(finding.layer),
+                    dtype="",
+                    status=STATUS_OF_SEVERITY[finding.severity],
+                    metrics=LayerMetrics(),
+                    change=None,
+                )
+            )
+    return tuple(parts)
 
 
 def _finding_part(finding: Finding) -> FindingPart:

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from layerwatch.metrics.errors import UnreadableReason
+
 Array = NDArray[Any]
 
 
@@ -28,6 +30,21 @@ class TensorInfo:
     size_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class UnexaminedFile:
+    """A file that may hold weights of the model and that was not examined. Its model is undecided.
+
+    Attributes:
+        name: relative to the model's directory, with ``/``, printable as UTF-8.
+        reason: why not.
+        detail: the same as a sentence.
+    """
+
+    name: str
+    reason: UnreadableReason
+    detail: str
+
+
 class Reader(Protocol):
     """One open model: a file, or a set of shards that belong together.
 
@@ -40,6 +57,17 @@ class Reader(Protocol):
 
     def tensors(self) -> Sequence[TensorInfo]:
         """All tensors, in the order of the file, without loading values."""
+
+    @property
+    def left_out(self) -> Sequence[tuple[str, str]]:
+        """What is there and is no part of the model (training state, copies in another format), with the reason.
+
+        Names are files, relative to the model's directory, or keys of a checkpoint.
+        """
+
+    @property
+    def unexamined(self) -> Sequence[UnexaminedFile]:
+        """Files that may belong to the model and cannot be read."""
 
     def load(self, name: str) -> Array:
         """The values of one tensor in its stored type (``ml_dtypes`` for BF16 and FP8), read-only.

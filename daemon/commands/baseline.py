@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from layerwatch.config.secrets import SecretError, redact_url
 from layerwatch.daemon.commands.local import settings_of
 from layerwatch.daemon.commands.run import CONFIG_OPTION, found_config
 from layerwatch.daemon.gate.text import printable
@@ -103,11 +104,18 @@ def unpin(
 def _store(config: Path | None) -> Iterator[Database]:
     """The configured store, which may be in use by a running daemon.
 
-    A wrong name ends the command with code 2, trouble with the store with code 1. No store is made.
+    A wrong name, or a URL that cannot be read, ends the command with code 2, trouble with the store with code 1. No store is made.
     """
-    url = store_url(settings_of(config), found_config(config))
+    try:
+        url = store_url(settings_of(config), found_config(config))
+    except SecretError as error:
+        typer.echo(f"store.url: {error.detail}", err=True)
+        raise typer.Exit(2) from None
     if not store_exists(url):
-        typer.echo(f"there is no store at {url}: run the daemon first, or name its configuration", err=True)
+        typer.echo(
+            f"there is no store at {redact_url(url)}: run the daemon first, or name its configuration",
+            err=True,
+        )
         raise typer.Exit(2)
     try:
         database = Database.open(url)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +30,8 @@ from layerwatch.metrics.manifest import weight_files
 _PLAIN_WIDTH = 200
 _PLAIN_STEPS = 4
 
+_DESCRIPTIONS = ("model_index.json", "config.json")
+
 
 def model_path(argument: str) -> Path:
     """The local path of a MODEL argument; exits with a usage error for anything else."""
@@ -49,26 +53,35 @@ def model_path(argument: str) -> Path:
         why = "there is no such file or directory" if missing else getattr(error, "strerror", None) or error
         typer.echo(f"{printable(argument)}: {why}", err=True)
         raise typer.Exit(2) from None
-    versions = _folders_with_weights(path)
-    if len(versions) > 1:
+    versions = _versions_inside(path)
+    if versions:
         names = ", ".join(printable(name) for name in versions[:5])
         typer.echo(f"{printable(argument)} holds several models or versions ({names}): name one", err=True)
         raise typer.Exit(2)
     return path
 
 
-def _folders_with_weights(path: Path) -> list[str]:
-    """Names of the subfolders that hold weights, when the folder itself holds none."""
+def _versions_inside(path: Path) -> list[str]:
+    """Names of the subfolders that look like versions of one model; empty when the folder is one model itself.
+
+    Versions hold files of the same names, numbers aside; the parts of one model do not, or are described by a
+    ``model_index.json`` or ``config.json`` above them (a diffusion pipeline's ``unet/`` and ``vae/``).
+    """
     if not path.is_dir():
         return []
     try:
         inside = [file.relative_to(path) for file in weight_files(path)]
+        described = any((path / name).exists() for name in _DESCRIPTIONS)
     except (OSError, UnreadableError, ValueError):
         # Told with its reason when the model is opened.
         return []
-    if any(len(file.parts) == 1 for file in inside):
+    if described or any(len(file.parts) == 1 for file in inside):
         return []
-    return sorted({file.parts[0] for file in inside})
+    held: dict[str, set[str]] = {}
+    for file in inside:
+        held.setdefault(file.parts[0], set()).add(re.sub(r"\d+", "0", "/".join(file.parts[1:])))
+    alike = Counter(frozenset(names) for names in held.values())
+    return sorted(folder for folder, names in held.items() if alike[frozenset(names)] > 1)
 
 
 def settings_of(config: Path | None) -> Settings:

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
 
 class _OneLineFormatter(logging.Formatter):
     """Names in messages come from registries and files: no line break or control character in them may forge a line."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - overrides logging's name
-        return "".join(
-            character if character.isprintable() else f"\\x{ord(character):02x}"
-            for character in super().formatMessage(record)
-        )
+        return _escaped(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - overrides logging's name
+        return _escaped_lines(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802 - overrides logging's name
+        return _escaped_lines(super().formatStack(stack_info))
+
+
+def _escaped(line: str) -> str:
+    return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in line)
+
+
+def _escaped_lines(text: str) -> str:
+    # Indented, so that no line of it, however it was made up, looks like the beginning of an event.
+    return "\n".join(f"  {_escaped(line)}" for line in text.split("\n"))
 
 
 def configure_logging(verbose: bool) -> None:

@@ -1,4 +1,4 @@
-"""The outcome in words: a table row or a plain line per version, verdict beside truth. Pure functions."""
+"""The outcome in words: a table row per version, verdict beside truth. Pure functions."""
 
 from __future__ import annotations
 
@@ -113,14 +113,6 @@ def table(shown: Sequence[Row]) -> Table:
             Text(one.agreement.value),
         )
     return result
-
-
-def line(one: Row) -> str:
-    """The same as one line of plain text, for pipes and logs."""
-    return (
-        f"{one.model} {one.version} {one.what}: test accuracy {one.accuracy}, verdict {one.verdict}, "
-        f"{one.agreement.value}"
-    )
 
 
 def summary(shown: Sequence[Row]) -> str:

@@ -64,9 +64,10 @@ def _examined(report: Report, undecided: list[str]) -> str:
         relation = f", {report.baseline.relation}" if report.baseline.relation else ""
         against = f"against {report.baseline.source} (chosen by {report.baseline.chosen_by}{relation})"
     seconds = sum(report.timings.values())
+    layers = [layer for layer in report.layers if layer.kind != "missing" and len(layer.shape) > 1]
     missing = f", {len(undecided)} of them undecided" if undecided else ""
     return (
-        f"{report.model.source}: {_counted(len(report.layers), 'layer')}{missing}, "
+        f"{report.model.source}: {_counted(len(layers), 'layer')}{missing}, "
         f"{_counted(len(report.skipped), 'tensor')} without a spectrum, {against}, {seconds:.1f} s"
     )
 

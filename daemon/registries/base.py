@@ -79,6 +79,7 @@ class Listing:
         remarks: sentences about entries that were left out, with the reason.
         unlisted: models that exist but could not be listed now, with the reason: nothing is known of their
             versions, so that none of them may be taken for gone.
+        empty: there is no model at all, not even one without versions, as in a folder whose volume is not mounted.
     """
 
     versions: tuple[FoundVersion, ...]
@@ -86,6 +87,7 @@ class Listing:
     unfinished: tuple[tuple[str, str], ...] = ()
     remarks: tuple[str, ...] = ()
     unlisted: tuple[tuple[str, RegistryReason], ...] = ()
+    empty: bool = False
 
 
 class RegistryReason(StrEnum):
@@ -95,6 +97,7 @@ class RegistryReason(StrEnum):
     NOT_PERMITTED = "not_permitted"
     IO_ERROR = "io_error"
     VERSION_GONE = "version_gone"
+    EMPTY = "empty"
 
 
 class RegistryUnavailable(Exception):  # noqa: N818 - named after the state, as operators do

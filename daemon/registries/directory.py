@@ -39,6 +39,8 @@ from layerwatch.metrics.manifest import WEIGHT_SUFFIXES, Manifest, build_manifes
 LATEST = "latest"
 LINEAGE_FILE = "lineage.json"
 _LINEAGE_LIMIT = 64 * 1024
+_CLOCK_SKEW = timedelta(seconds=60)
+"""So far a file server's clock may be behind: only older change times are believed at the first sight."""
 _INVISIBLE_SUFFIXES = (".tmp", ".partial", "~")
 _SHARD = re.compile(r".*(-\d{5,6}-of-\d{5,6}\.\w+|\.index\.json)", re.ASCII | re.DOTALL)
 
@@ -76,7 +78,8 @@ class DirectoryRegistry:
 
     A version is complete when its marker file exists (``complete_marker``), or, without a marker, when nothing
     in it has changed for the settle time: judged by the files' own change times, and by what earlier looks saw,
-    so that a file server whose clock runs ahead delays a version but never hides it.
+    so that a file server whose clock runs ahead delays a version but never hides it, and one whose clock is behind
+    does not make a version complete at the first sight of it.
     """
 
     def __init__(self, settings: DirectoryRegistrySettings) -> None:
@@ -93,7 +96,9 @@ class DirectoryRegistry:
     def listing(self, now: datetime) -> Listing:
         """Walk the tree by stat alone; nothing is opened but ``lineage.json``."""
         look = _Look()
+        empty = True
         for folder in self._model_folders(look):
+            empty = False
             try:
                 self._look_into(folder, now, look)
             except OSError as error:
@@ -109,6 +114,7 @@ class DirectoryRegistry:
             tuple(look.unfinished),
             tuple(look.remarks),
             tuple(look.unlisted),
+            empty,
         )
 
     def manifest(self, found: FoundVersion) -> Manifest:
@@ -169,9 +175,17 @@ class DirectoryRegistry:
                 if target is not None:
                     links.append((entry.name, target))
                 continue
-            state = _state_of(entry) if _may_be_version(entry, look.remarks) else None
-            if state is None:
+            if not _may_be_version(entry, look.remarks):
                 continue
+            state = _state_of(entry)
+            if state is None:
+                self._remark_on_missing_weights(entry, now, look.remarks)
+                continue
+            if self._settings.complete_marker is not None and not entry.is_dir():
+                look.remarks.append(
+                    f"{entry}: a single file cannot hold the marker {self._settings.complete_marker}, so it never "
+                    "counts as complete; put it into a folder of its own"
+                )
             path = str(entry)
             look.seen.add(path)
             if self._is_complete(entry, state, now):
@@ -204,10 +218,31 @@ class DirectoryRegistry:
                 return entry.is_dir() and (entry / marker).exists()
         settle: timedelta = self._settings.settle
         known = self._first_seen.get(str(entry))
+        allowance = timedelta()
         if known is None or known[0] != state.token:
             known = (state.token, now)
             self._first_seen[str(entry)] = known
-        return now.timestamp() - state.touched >= settle.total_seconds() or now - known[1] >= settle
+            allowance = _CLOCK_SKEW
+        quiet = now.timestamp() - state.touched
+        return quiet >= (settle + allowance).total_seconds() or now - known[1] >= settle
+
+    def _remark_on_missing_weights(self, entry: Path, now: datetime, remarks: list[str]) -> None:
+        """Tell of a folder that looks finished and is no version for lack of a weight file."""
+        marker = self._settings.complete_marker
+        try:
+            changed = entry.stat().st_ctime
+            finished = (
+                now.timestamp() - changed >= (self._settings.settle + _CLOCK_SKEW).total_seconds()
+                if marker is None
+                else (entry / marker).exists()
+            )
+        except OSError:
+            return  # gone again, or told when it is listed
+        if finished:
+            known = ", ".join(WEIGHT_SUFFIXES)
+            remarks.append(
+                f"{entry}: holds no weight file, so it is no version; names of weights end in {known}"
+            )
 
     def _found(self, model: str, entry: Path, state: _State, remarks: list[str]) -> FoundVersion:
         by_time = self._settings.order == "time"

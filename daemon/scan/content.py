@@ -12,7 +12,8 @@ from layerwatch.daemon.store.records import ContentRecord, LayerEntry, SkippedTe
 from layerwatch.metrics.change import AlignedChange
 from layerwatch.metrics.errors import UnreadableError
 from layerwatch.metrics.measured import MeasuredLayer
-from layerwatch.metrics.measurement import METRIC_SET, Measurement
+from layerwatch.metrics.measurement import METRIC_SET, LayerKind, Measurement
+from layerwatch.metrics.tensors import UnexaminedFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ def measure_content(
         if passing:
             # One layer that a fault of the file system hid must not be recorded as if it were the file's own.
             raise passing[0]
+        entries.extend(_unexamined_entry(one) for one in outcome.unexamined)
     except UnreadableError as error:
         if error.transient:
             raise
@@ -117,6 +119,19 @@ def unreadable_content(fingerprint: str, size_bytes: int, error: UnreadableError
         skipped=(),
         file_problem=(str(error.reason), str(error)),
         measure_seconds=0.0,
+    )
+
+
+def _unexamined_entry(file: UnexaminedFile) -> LayerEntry:
+    # A file in place of a layer: what cannot be examined is undecided, whatever it is.
+    return LayerEntry(
+        name=file.name,
+        kind=LayerKind.VECTOR,
+        shape=(),
+        dtype="",
+        digest=None,
+        problem_reason=str(file.reason),
+        problem_detail=f"weights in {file.name} were not examined: {file.detail}",
     )
 
 

@@ -21,6 +21,7 @@ from layerwatch.daemon.scan.worker import OUT_OF_MEMORY
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.layers import Skipped
 from layerwatch.metrics.measured import MeasuredLayer
+from layerwatch.metrics.tensors import UnexaminedFile
 
 RECYCLE_AFTER = 20
 """A worker is replaced after this many scans, so that no leak of a library lasts."""
@@ -57,13 +58,19 @@ class ScanOutcome:
 
     format: str
     skipped: tuple[Skipped, ...]
+    unexamined: tuple[UnexaminedFile, ...] = ()
 
 
 class Executor(Protocol):
     """Runs one scan at a time per calling thread."""
 
     def scan(self, request: ScanRequest, listener: ScanListener) -> ScanOutcome:
-        """Measure a model; raises UnreadableError when the whole of it cannot be examined."""
+        """Measure a model.
+
+        Raises:
+            UnreadableError: the whole of it cannot be examined.
+            WorkerStartError: the scan could not even begin.
+        """
 
     def rest(self) -> None:
         """There is nothing to scan for now: give memory back."""
@@ -121,8 +128,21 @@ class LocalExecutor:
         # An idle worker may have been ended from outside, for example to free memory.
         if worker is None or worker.scans >= RECYCLE_AFTER or not worker.alive:
             self.rest()
-            worker = self._worker = _Worker(self._settings, self._threads)
+            try:
+                worker = self._worker = _Worker(self._settings, self._threads)
+            except OSError as error:
+                raise WorkerStartError(
+                    f"the scan process cannot be started: {error.strerror or type(error).__name__}; look at the "
+                    "machine's limits on processes and memory, and at the room for temporary files"
+                ) from error
         return worker
+
+
+class WorkerStartError(Exception):
+    """No worker process can be started now: the machine lacks processes, memory or room for temporary files.
+
+    Says nothing about the model that was to be scanned.
+    """
 
 
 class _WorkerLost(Exception):  # noqa: N818 - an event, turned into UnreadableError by the executor
@@ -158,6 +178,7 @@ class _Worker:
                 *("--memory-limit", str(settings.memory_limit)),
                 *("--niceness", str(settings.niceness)),
                 *("--threads", str(threads)),
+                *("--parent", str(os.getpid())),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -204,7 +225,11 @@ class _Worker:
             message = self._receive()
             match message.get("type"):
                 case "plan":
-                    outcome = ScanOutcome(str(message.get("format")), _parsed(messages.skipped_of, message))
+                    outcome = ScanOutcome(
+                        str(message.get("format")),
+                        _parsed(messages.skipped_of, message),
+                        _parsed(messages.unexamined_of, message),
+                    )
                     listener.on_plan(_parsed(lambda plan: int(plan["total"]), message))
                 case "known?":
                     self._send({"known": listener.known(str(message.get("digest")))})

@@ -20,6 +20,7 @@ from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.layers import Layer, LayerPlan, Skipped
 from layerwatch.metrics.measured import MeasuredLayer
 from layerwatch.metrics.measurement import FitStatus, LayerKind, Measurement, SpectralNumbers
+from layerwatch.metrics.tensors import UnexaminedFile
 
 MAX_LINE = 256 * 1024 * 1024
 """A longer line from a worker is treated as its death."""
@@ -62,12 +63,21 @@ def plan_message(plan: LayerPlan, file_format: str) -> dict[str, Any]:
         "format": file_format,
         "total": len(plan.layers) + len(plan.vectors),
         "skipped": [[one.name, one.reason] for one in plan.skipped],
+        "unexamined": [[one.name, one.reason, one.detail] for one in plan.unexamined],
     }
 
 
 def skipped_of(message: dict[str, Any]) -> tuple[Skipped, ...]:
     """The skipped tensors of a ``plan`` message."""
     return tuple(Skipped(str(name), str(reason)) for name, reason in message["skipped"])
+
+
+def unexamined_of(message: dict[str, Any]) -> tuple[UnexaminedFile, ...]:
+    """The unexamined files of a ``plan`` message."""
+    return tuple(
+        UnexaminedFile(str(name), UnreadableReason(reason), str(detail))
+        for name, reason, detail in message["unexamined"]
+    )
 
 
 def layer_message(measured: MeasuredLayer) -> dict[str, Any]:

@@ -7,8 +7,11 @@ input ends. Limits are set by the child on itself before anything heavy is impor
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import os
 import resource
+import signal
 import sys
 from pathlib import Path
 from typing import IO
@@ -17,9 +20,14 @@ OUT_OF_MEMORY = 12
 """Exit code of a worker that ran into its memory limit outside a scan, mostly while it starts (12 is ENOMEM)."""
 
 
+_PR_SET_PDEATHSIG = 1
+"""Of ``linux/prctl.h``: the signal that the kernel sends to a process when its parent dies."""
+
+
 def main() -> None:
     """Entry point of the child."""
     arguments = _arguments()
+    _end_with_parent(arguments.parent)
     os.nice(arguments.niceness)
     # Private memory only: mapped weight files are cache that the system may drop, and must not count.
     resource.setrlimit(resource.RLIMIT_DATA, (arguments.memory_limit, arguments.memory_limit))
@@ -33,11 +41,25 @@ def main() -> None:
         sys.exit(OUT_OF_MEMORY)
 
 
+def _end_with_parent(parent: int) -> None:
+    """See to it that this process does not outlive a killed parent, busy for minutes with a layer nobody waits for.
+
+    The signal follows the thread that started this process; that one uses the worker and lives as long.
+    """
+    # Not offered by every system; without it the end of the input is noticed after the layer in progress.
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    # The parent may have died before the kernel was asked.
+    if os.getppid() != parent:
+        sys.exit("the process that started this scan process is gone")
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--memory-limit", type=int, required=True, help="bytes of private memory")
     parser.add_argument("--niceness", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True, help="id of the process that this one ends with")
     return parser.parse_args()
 
 

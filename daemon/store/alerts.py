@@ -212,14 +212,6 @@ class DatabaseOutbox:
         with self._database.write() as connection:
             _update(connection, entry_id, _WAITING, dead_at=now, **error)
 
-    def next_due_at(self) -> datetime | None:
-        """When the next entry is due (possibly past), or None when nothing is to be delivered."""
-        with self._database.read() as connection:
-            earliest: datetime | None = connection.execute(
-                sa.select(sa.func.min(_OUTBOX.c.next_attempt_at)).where(_WAITING)
-            ).scalar()
-        return earliest
-
 
 def _update(
     connection: sa.Connection, entry_id: int, *conditions: sa.ColumnElement[bool], **values: Any

@@ -72,6 +72,23 @@ def in_use(connection: sa.Connection, registry: str, model: str) -> list[Baselin
     return [record for record in chosen if record is not None]
 
 
+def was_accepted(connection: sa.Connection, key: VersionKey, fingerprint: str) -> bool:
+    """Whether a person ever called these bytes under this name normal, or they are pinned now.
+
+    Accepting another version later takes nothing back.
+    """
+    accepted = sa.select(sa.literal(1)).where(
+        *_of_model(key.registry, key.model),
+        _EVENTS.c.version == key.version,
+        _EVENTS.c.fingerprint == fingerprint,
+        _EVENTS.c.kind == BaselineKind.ACCEPTED.value,
+    )
+    if connection.execute(accepted).first() is not None:
+        return True
+    pinned = _pinned(connection, key.registry, key.model)
+    return pinned is not None and (pinned.version, pinned.fingerprint) == (key.version, fingerprint)
+
+
 def _choose(
     connection: sa.Connection, key: VersionKey, kind: BaselineKind, by: str, reason: str, now: datetime
 ) -> BaselineRecord:

@@ -42,7 +42,7 @@ class Database:
             StoreError: ``unsupported_url``, ``cannot_open``, ``corrupt``, ``foreign``, ``newer_schema``, ``busy``,
                 ``read_only``, ``disk_full`` or ``io_error``.
         """
-        path = _path_of(url)
+        path = database_path(url)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -121,7 +121,8 @@ class Database:
             raise StoreError(StoreReason.CORRUPT, detail)
 
 
-def _path_of(url: str) -> Path:
+def database_path(url: str) -> Path:
+    """The file that ``url`` names, as a full path; raises StoreError (``unsupported_url``), without any secret."""
     try:
         parsed = sa.make_url(url)
     except exc.ArgumentError:
@@ -131,7 +132,10 @@ def _path_of(url: str) -> Path:
         raise StoreError(StoreReason.UNSUPPORTED_URL, "store.url must be a SQLite file: sqlite:///FILE")
     name = parsed.database
     if not name or name == ":memory:" or name.startswith("file:") or parsed.query or parsed.host:
-        detail = f"{url!r} names no file; use sqlite:///FILE, or sqlite:////FOLDER/FILE for a full path"
+        # Imported here because it needs pydantic, which commands that only read the store do without.
+        from layerwatch.config.secrets import redact_url
+
+        detail = f"{redact_url(url)!r} names no file; use sqlite:///FILE, or sqlite:////FOLDER/FILE for a full path"
         raise StoreError(StoreReason.UNSUPPORTED_URL, detail)
     # Absolute, because connections are opened later too, perhaps in another working folder.
     return Path(name).absolute()

@@ -40,18 +40,13 @@ def claim_next(connection: sa.Connection, now: datetime) -> VersionRecord | None
     return replace(head, state=VersionState.SCANNING, attempts=attempts, not_before=None)
 
 
-def next_not_before(connection: sa.Connection) -> datetime | None:
-    """The earliest ``not_before`` among the versions that are next in their models; None when none waits.
-
-    It may lie in the past: that version can be claimed now.
-    """
-    heads = _heads()
-    earliest: datetime | None = connection.execute(sa.select(sa.func.min(heads.c.not_before))).scalar()
-    return earliest
-
-
-def release(connection: sa.Connection, version_id: int, not_before: datetime | None) -> None:
+def release(
+    connection: sa.Connection, version_id: int, not_before: datetime | None, counted: bool = True
+) -> None:
     """Put a version back in the queue after a failure that may pass, not to be tried before ``not_before``.
+
+    Args:
+        counted: False when the scan was given up for no fault of the version; then the attempt does not count.
 
     Raises:
         StoreError: ``not_found``; ``wrong_state`` when it has been judged.
@@ -61,7 +56,10 @@ def release(connection: sa.Connection, version_id: int, not_before: datetime | N
         raise StoreError(
             StoreReason.WRONG_STATE, f"{describe(version)} is judged; reopen it to scan it again"
         )
-    _update(connection, version_id, state=VersionState.PENDING.value, not_before=not_before)
+    attempts = version.attempts if counted else max(0, version.attempts - 1)
+    _update(
+        connection, version_id, state=VersionState.PENDING.value, not_before=not_before, attempts=attempts
+    )
 
 
 def reopen(connection: sa.Connection, version_id: int) -> None:
@@ -89,13 +87,20 @@ def reopen(connection: sa.Connection, version_id: int) -> None:
 def reset_interrupted(connection: sa.Connection) -> int:
     """Put all versions that were being scanned back in the queue. For the start, when no scan runs yet.
 
-    Attempts stay counted, so that a version that kills the daemon is not tried for ever.
+    The attempt that was interrupted does not count. That cannot go on for ever through a version's own fault: its
+    files are opened in a process of their own, which dies alone and is then counted; what ends the daemon comes
+    from outside.
 
     Returns:
         How many there were.
     """
-    statement = sa.update(_VERSIONS).where(_VERSIONS.c.state == VersionState.SCANNING.value)
-    return connection.execute(statement.values(state=VersionState.PENDING.value)).rowcount
+    begun = _VERSIONS.c.attempts
+    statement = (
+        sa.update(_VERSIONS)
+        .where(_VERSIONS.c.state == VersionState.SCANNING.value)
+        .values(state=VersionState.PENDING.value, attempts=sa.case((begun > 0, begun - 1), else_=0))
+    )
+    return connection.execute(statement).rowcount
 
 
 def counts_by_state(connection: sa.Connection) -> dict[VersionState, int]:

@@ -95,13 +95,14 @@ def prune(connection: sa.Connection, keep_versions: int, events_before: datetime
             else:
                 obsolete.append(row.id)
     scanning = sa.select(_VERSIONS.c.id).where(_VERSIONS.c.state == VersionState.SCANNING.value)
+    over = sa.or_(_OUTBOX.c.delivered_at < events_before, _OUTBOX.c.dead_at < events_before)
     deferred = connection.execute(scanning.limit(1)).first() is not None
     return Pruned(
         reports=_drop_reports(connection, without_report),
         versions=_delete(connection, _VERSIONS, obsolete),
         contents=0 if deferred else _drop_contents(connection, kept_fingerprints),
         measurements=0 if deferred else _drop_measurements(connection),
-        events=connection.execute(sa.delete(_OUTBOX).where(_OUTBOX.c.delivered_at < events_before)).rowcount,
+        events=connection.execute(sa.delete(_OUTBOX).where(over)).rowcount,
         deferred=deferred,
     )
 

@@ -14,7 +14,6 @@ from layerwatch.daemon.store.ordering import sort_key
 from layerwatch.daemon.store.queue import (
     claim_next,
     counts_by_state,
-    next_not_before,
     release,
     reopen,
     reset_interrupted,
@@ -35,7 +34,6 @@ __all__ = [
     "list_versions",
     "mark_gone",
     "models",
-    "next_not_before",
     "previous_passing",
     "previous_revision",
     "record_verdict",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, FastAPI, Header, HTTPException, Path, Query, Request, Response
@@ -18,7 +19,9 @@ from layerwatch.config.errors import ConfigError
 from layerwatch.config.redaction import dump_redacted
 from layerwatch.config.secrets import SecretError
 from layerwatch.daemon.store import alerts, refs, versions
-from layerwatch.daemon.web.views import AlertView, ModelView, RefView, VersionView
+from layerwatch.daemon.store.alerts import OutboxStatus
+from layerwatch.daemon.store.errors import StoreError, StoreReason
+from layerwatch.daemon.web.views import AlertView, DeliveryView, ModelView, RefView, VersionView
 from layerwatch.metrics.rules import RULES
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ layerwatch {version}
 /api/v1/models            models, their refs and verdicts
 /api/v1/versions          versions, newest first
 /api/v1/alerts            alerts
+/api/v1/deliveries        events and their deliveries; POST .../ID/replay sends a given-up one again
 /api/v1/config            configuration in force, secrets hidden
 /report?registry=&model=&ref=   report of the version that a ref points at
 /explain/RULE             what a rule means
@@ -92,6 +96,20 @@ def build_application(app: App) -> FastAPI:
         if not app.look_now(registry):
             raise HTTPException(404, f"no registry is called {registry!r}")
         return {"looking": True}
+
+    @api.post(
+        "/api/v1/deliveries/{delivery_id}/replay",
+        dependencies=[Depends(authorised)],
+        summary="Send an event again that was given up, under its old id",
+    )
+    def replay(delivery_id: RowNumber) -> dict[str, bool]:
+        try:
+            with app.database.write() as connection:
+                alerts.replay(connection, delivery_id, datetime.now(UTC))
+        except StoreError as error:
+            status = 404 if error.reason is StoreReason.NOT_FOUND else 409
+            raise HTTPException(status, error.detail) from None
+        return {"queued": True}
 
     _add_reading(api, app)
     return api
@@ -151,6 +169,13 @@ def _add_reading(api: FastAPI, app: App) -> None:
     def list_alerts(phase: AlertPhase | None = None) -> list[AlertView]:
         with app.database.read() as connection:
             return [AlertView.of(state) for state in alerts.list_states(connection, phase=phase)]
+
+    @api.get("/api/v1/deliveries", summary="Events and where they are, latest first")
+    def deliveries(
+        status: OutboxStatus | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    ) -> list[DeliveryView]:
+        with app.database.read() as connection:
+            return [DeliveryView.of(one) for one in alerts.list_outbox(connection, limit, status)]
 
     @api.get("/api/v1/config", response_class=PlainTextResponse, summary="YAML, secrets hidden")
     def config() -> str:

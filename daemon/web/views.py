@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from layerwatch.alerts.identity import alert_id
 from layerwatch.alerts.model import AlertState
+from layerwatch.daemon.store.alerts import OutboxRecord
 from layerwatch.daemon.store.records import VersionRecord
 from layerwatch.metrics.findings import Verdict
 
@@ -64,6 +65,40 @@ class VersionView(BaseModel):
             discovered_at=record.discovered_at,
             judged_at=record.judged_at,
             gone_at=record.gone_at,
+        )
+
+
+class DeliveryView(BaseModel):
+    """One event for one receiver."""
+
+    id: int
+    event_id: str
+    receiver: str
+    status: str
+    created_at: datetime
+    attempts: int
+    next_attempt_at: datetime
+    delivered_at: datetime | None
+    failed_at: datetime | None
+    error_reason: str | None
+    error_detail: str | None
+
+    @classmethod
+    def of(cls, record: OutboxRecord) -> DeliveryView:
+        """The answer for a stored event."""
+        entry = record.entry
+        return cls(
+            id=entry.id,
+            event_id=entry.event_id,
+            receiver=entry.receiver,
+            status=str(record.status),
+            created_at=entry.created_at,
+            attempts=entry.attempts,
+            next_attempt_at=entry.next_attempt_at,
+            delivered_at=record.delivered_at,
+            failed_at=record.failed_at,
+            error_reason=str(record.error_reason) if record.error_reason else None,
+            error_detail=record.error_detail,
         )
 
 

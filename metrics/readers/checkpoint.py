@@ -4,17 +4,22 @@ Order of preference:
 
 1. the value under a known key (:data:`WEIGHT_KEYS`), followed as long as there is another such key inside;
 2. a pickled module: parameters, persistent buffers and submodules, named as ``state_dict()`` names them;
-3. every tensor in the nested containers, named by its path, except what belongs to an optimizer or scheduler.
+3. every tensor in the nested containers, named by its path.
+
+What lies beside the value of a known key (a moving average, a second network) is listed too, under its key, and
+loses wrapper prefixes by itself. Only training state (optimizers, schedulers, random states, pruning masks) and
+single numbers beside the weights are left out, and named as such.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
-from layerwatch.metrics.readers.names import is_text
+from layerwatch.metrics.readers.names import is_text, without_wrappers
 from layerwatch.metrics.readers.picklevalues import ExoticTensor, Opaque, StoredTensor, describe
 
 WEIGHT_KEYS = (
@@ -46,18 +51,41 @@ Tensor = StoredTensor | ExoticTensor
 
 _NOT_WEIGHTS = re.compile(
     r"(.*_)?(optim|optimizer|optimizers|opt_state)(_.*)?|optim[A-Z]\w*|(lr_)?schedulers?(_state_dict)?"
-    r"|(grad_|loss_)?scaler|amp|callbacks|loops",
+    r"|(grad_|loss_)?scaler|amp|callbacks|loops|compression_sched(uler)?|masks_dict|thinning_recipes",
     re.IGNORECASE,
 )
 """Keys of containers that hold other training state."""
 
 _RANDOM_STATE = re.compile(r"[^.]*rng_states?(_[^.]*)?", re.IGNORECASE)
 
+_TRAINING_STATE = "training state: not examined"
+_SINGLE_NUMBER = "single number beside the weights"
+
 _MAX_UNWRAPPINGS = 8
 
 
-def find_tensors(root: object, path: Path) -> dict[str, Tensor]:
-    """The weights in a checkpoint object by name, in the order of the file.
+@dataclass(frozen=True, slots=True)
+class CheckpointWeights:
+    """What :func:`find_tensors` found.
+
+    Attributes:
+        tensors: the weights by name, in the order of the file, the main container before what lies beside it.
+        left_out: keys that hold no weights though they hold something, each with the reason.
+    """
+
+    tensors: dict[str, Tensor]
+    left_out: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _LeftOut:
+    """In place of a value that is no weight."""
+
+    reason: str
+
+
+def find_tensors(root: object, path: Path) -> CheckpointWeights:
+    """The weights in a checkpoint object.
 
     Args:
         root: what the pickle turned into.
@@ -66,36 +94,69 @@ def find_tensors(root: object, path: Path) -> dict[str, Tensor]:
     Raises:
         UnreadableError: TOO_DEEP, TOO_LARGE, BAD_PICKLE (names that are no text), or NO_TENSORS.
     """
+    walk = _Walk(path)
+    beside: list[tuple[str, object]] = []
+    trail = ""
     for _ in range(_MAX_UNWRAPPINGS):
-        inner = _weights_inside(root, path)
-        if inner is None:
+        chosen = _weights_inside(root, path)
+        if chosen is None:
             break
-        root = inner
+        key, inner = chosen
+        beside += [(_joined(trail, name, path), one) for name, one in _children(root) if one is not inner]
+        trail, root = _joined(trail, key, path), inner
     if isinstance(root, (StoredTensor, ExoticTensor)):
-        return {"tensor": root}
-    found: dict[str, Tensor] = {}
-    repeated: dict[str, int] = {}
-    for name, tensor in _walk(root, path):
-        if not is_text(name):
-            raise UnreadableError(
-                UnreadableReason.BAD_PICKLE, path, "a tensor's name is not valid Unicode text"
-            )
-        unique = name
-        while unique in found:
-            # Two paths can spell the same dotted name: {"a.b": ...} beside {"a": {"b": ...}}.
-            repeated[name] = repeated.get(name, 1) + 1
-            unique = f"{name}#{repeated[name]}"
-        found[unique] = tensor
-    if not found:
+        return CheckpointWeights({"tensor": root}, ())
+    containers: list[tuple[str, dict[str, Tensor]]] = [("", dict(_distinct(walk.tensors(root))))]
+    walked = {id(root)}
+    for key, value in beside:
+        if id(value) in walked:
+            # The same object under a second key: the same bytes.
+            continue
+        walked.add(id(value))
+        if isinstance(value, _LeftOut):
+            walk.left_out[key] = value.reason
+        elif isinstance(value, (StoredTensor, ExoticTensor)):
+            if value.shape:
+                containers.append((key, {"": value}))
+            else:
+                walk.left_out[key] = _SINGLE_NUMBER
+        elif found := dict(_distinct(walk.tensors(value, key, inside={id(root)}))):
+            containers.append((key, found))
+    tensors = dict(_distinct(_listed(containers, path)))
+    left_out = tuple(walk.left_out.items())
+    if not all(map(is_text, (*tensors, *walk.left_out))):
+        raise UnreadableError(UnreadableReason.BAD_PICKLE, path, "a tensor's name is not valid Unicode text")
+    if not tensors:
         raise UnreadableError(
             UnreadableReason.NO_TENSORS,
             path,
             f"the pickle holds {describe(root)} and no weights in it; optimizer and scheduler states do not count",
         )
-    return found
+    return CheckpointWeights(tensors, left_out)
 
 
-def _weights_inside(value: object, path: Path) -> object | None:
+def _listed(containers: list[tuple[str, dict[str, Tensor]]], path: Path) -> Iterator[tuple[str, Tensor]]:
+    for prefix, found in containers:
+        # A lone container keeps its wrapper prefixes here: an index of shards may name its tensors with them.
+        shown = without_wrappers(found) if len(containers) > 1 else {name: name for name in found}
+        for name, tensor in found.items():
+            yield _joined(prefix, shown[name], path) if name else prefix, tensor
+
+
+def _distinct(found: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """Number the names that were met before: ``{"a.b": ...}`` and ``{"a": {"b": ...}}`` spell the same one."""
+    taken: set[str] = set()
+    repeated: dict[str, int] = {}
+    for name, tensor in found:
+        unique = name
+        while unique in taken:
+            repeated[name] = repeated.get(name, 1) + 1
+            unique = f"{name}#{repeated[name]}"
+        taken.add(unique)
+        yield unique, tensor
+
+
+def _weights_inside(value: object, path: Path) -> tuple[str, object] | None:
     candidates: list[object]
     if isinstance(value, Opaque):
         candidates = [] if _module_state(value) is not None else [value.entries, value.state]
@@ -106,38 +167,62 @@ def _weights_inside(value: object, path: Path) -> object | None:
             continue
         for key in WEIGHT_KEYS:
             inner = entries.get(key)
-            if isinstance(inner, (dict, list, tuple, Opaque)) and next(_walk(inner, path), None) is not None:
-                return inner
+            if isinstance(inner, (dict, list, tuple, Opaque)) and any(
+                True for _ in _Walk(path).tensors(inner)
+            ):
+                return key, inner
     return None
 
 
-def _walk(root: object, path: Path) -> Iterator[tuple[str, Tensor]]:
-    """Depth first, without recursion; a container inside itself is not entered again."""
-    frames: list[tuple[int, str, Iterator[tuple[str, object]]]] = [(id(root), "", _children(root))]
-    entered = {id(root)}
-    nodes = 0
-    while frames:
-        identity, prefix, children = frames[-1]
-        child = next(children, None)
-        if child is None:
-            frames.pop()
-            entered.discard(identity)
-            continue
-        nodes += 1
-        if nodes > MAX_NODES:
-            raise UnreadableError(
-                UnreadableReason.TOO_LARGE, path, f"the checkpoint nests more than {MAX_NODES} values"
-            )
-        key, value = child
-        if isinstance(value, (StoredTensor, ExoticTensor)):
-            yield _joined(prefix, key, path), value
-        elif isinstance(value, (dict, list, tuple, Opaque)) and id(value) not in entered:
-            if len(frames) > MAX_DEPTH:
+class _Walk:
+    """Walks over the containers of one checkpoint, which share the limit on values.
+
+    Attributes:
+        left_out: path of each value that was passed over, with the reason.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.left_out: dict[str, str] = {}
+        self._path = path
+        self._nodes = 0
+
+    def tensors(
+        self, root: object, place: str = "", inside: Collection[int] = ()
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Depth first, without recursion; a container inside itself, or one of ``inside``, is not entered.
+
+        The names are relative to ``root``; what is left out is noted under ``place``.
+        """
+        frames: list[tuple[int, str, Iterator[tuple[str, object]]]] = [(id(root), "", _children(root))]
+        entered = {id(root), *inside}
+        while frames:
+            identity, prefix, children = frames[-1]
+            child = next(children, None)
+            if child is None:
+                frames.pop()
+                entered.discard(identity)
+                continue
+            self._nodes += 1
+            if self._nodes > MAX_NODES:
                 raise UnreadableError(
-                    UnreadableReason.TOO_DEEP, path, f"the checkpoint nests deeper than {MAX_DEPTH} levels"
+                    UnreadableReason.TOO_LARGE,
+                    self._path,
+                    f"the checkpoint nests more than {MAX_NODES} values",
                 )
-            entered.add(id(value))
-            frames.append((id(value), _joined(prefix, key, path), _children(value)))
+            key, value = child
+            if isinstance(value, _LeftOut):
+                self.left_out[_joined(place, _joined(prefix, key, self._path), self._path)] = value.reason
+            elif isinstance(value, (StoredTensor, ExoticTensor)):
+                yield _joined(prefix, key, self._path), value
+            elif isinstance(value, (dict, list, tuple, Opaque)) and id(value) not in entered:
+                if len(frames) > MAX_DEPTH:
+                    raise UnreadableError(
+                        UnreadableReason.TOO_DEEP,
+                        self._path,
+                        f"the checkpoint nests deeper than {MAX_DEPTH} levels",
+                    )
+                entered.add(id(value))
+                frames.append((id(value), _joined(prefix, key, self._path), _children(value)))
 
 
 def _joined(prefix: str, key: str, path: Path) -> str:
@@ -163,13 +248,15 @@ def _children(value: object) -> Iterator[tuple[str, object]]:
 
 
 def _entries(entries: dict[object, object]) -> Iterator[tuple[str, object]]:
-    if "param_groups" in entries and "state" in entries:
-        # The state of a torch optimizer, under whatever name it was saved.
-        return
+    # The state of a torch optimizer has these two keys, under whatever name it was saved.
+    optimizer = ("param_groups", "state") if "param_groups" in entries and "state" in entries else ()
     for position, (key, value) in enumerate(entries.items()):
         name = _key_name(key, position)
         left_out = _RANDOM_STATE if isinstance(value, (StoredTensor, ExoticTensor)) else _NOT_WEIGHTS
-        if not left_out.fullmatch(name):
+        if name in optimizer or left_out.fullmatch(name):
+            if value and isinstance(value, (StoredTensor, ExoticTensor, dict, list, tuple, Opaque)):
+                yield name, _LeftOut(_TRAINING_STATE)
+        else:
             yield name, value
 
 

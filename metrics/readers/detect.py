@@ -7,19 +7,27 @@ A directory is one model, made of, in this order:
 1. its ``*.safetensors.index.json``; else its ``*.bin.index.json`` when there is no ``*.safetensors`` file;
 2. all its ``*.safetensors`` files; 3. all its torch files. Numbered shards (``x-00001-of-00003``) must be
    complete. When several files or series remain, they are joined, and where two of them hold the same tensor
-   name every name is prefixed with its file's stem. Training state that is no model (``optimizer.pt``,
-   ``training_args.bin`` ...) is left out, and so are torch files without tensors beside others that have some;
-4. when the directory itself holds no weights: each directory below it that does (a diffusion pipeline's
-   ``unet/`` and ``vae/``, the ``data/`` of an MLflow model), joined in the same way, prefixed with the
-   directory's path where names collide.
+   name every name is prefixed with its file's stem;
+4. each directory below it that holds weights (a diffusion pipeline's ``unet/`` and ``vae/``, the ``data/`` of an
+   MLflow model), joined in the same way, prefixed with the directory's path where names collide; the names of
+   the directory itself are never prefixed.
+
+No weight file passes in silence. Those that 1. to 3. did not choose are, in this order:
+
+- left out with a reason (:attr:`Reader.left_out`): training state, known by its name (``optimizer.pt``,
+  ``training_args.bin`` ...), indexes of shards, torch files without tensors, and torch files beside safetensors
+  that hold no tensor of another name or shape than those;
+- examined: any other safetensors or torch file, joined as in 4.;
+- named as not examined (:attr:`Reader.unexamined`), which makes the version undecided: files of formats that are
+  not read, and damaged ones. The same goes for a directory below one with weights that cannot be opened.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
@@ -34,7 +42,7 @@ from layerwatch.metrics.readers.shards import (
     require_shards,
     series,
 )
-from layerwatch.metrics.tensors import Reader
+from layerwatch.metrics.tensors import Reader, UnexaminedFile
 
 _HEAD_BYTES = 512
 _LEGACY_TORCH_MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19"
@@ -116,9 +124,10 @@ def open_model(path: Path) -> Reader:
     """
     if path.is_dir():
         return _open_directory(path)
+    root = path.parent
     if path.name.endswith(INDEX_SUFFIX):
-        return _open_index(path)
-    return _join(path, [(path, "", lambda: open_file(path))])
+        return _open_index(root, path)
+    return _join(root, path, [_Piece(path, "", lambda: open_file(path))])
 
 
 def open_file(path: Path) -> Reader:
@@ -143,35 +152,90 @@ def open_file(path: Path) -> Reader:
     )
 
 
-_Opener = tuple[Path, str, Callable[[], Reader]]
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A file or directory to be opened as a part of a model.
+
+    Attributes:
+        path, label: as in :class:`Part`.
+        open: opens it.
+        optional: whether the model is opened without it, and undecided, when it cannot be read.
+        files: the files of an optional series, all of which are named then; empty for anything else.
+    """
+
+    path: Path
+    label: str
+    open: Callable[[], Reader]
+    optional: bool = False
+    files: tuple[Path, ...] = ()
 
 
-def _join(path: Path, openers: Sequence[_Opener], owners: dict[str, Path] | None = None) -> ModelReader:
+@dataclass(slots=True)
+class _Beside:
+    """Files of a model that are no part of what is examined, collected while it is opened."""
+
+    root: Path
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    unexamined: list[UnexaminedFile] = field(default_factory=list)
+
+    def leave_out(self, path: Path, reason: str) -> None:
+        self.left_out.append((self._name(path), reason))
+
+    def note(self, path: Path, error: UnreadableError) -> None:
+        """Note that a file cannot be read; raises the error when another attempt may succeed."""
+        if error.transient:
+            raise error
+        self.unexamined.append(UnexaminedFile(self._name(path), error.reason, _text(error.detail)))
+
+    def _name(self, path: Path) -> str:
+        return _text(path.relative_to(self.root).as_posix() if path != self.root else path.name)
+
+
+def _text(name: str) -> str:
+    # File names may hold bytes that are no UTF-8.
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _join(
+    root: Path,
+    path: Path,
+    pieces: Sequence[_Piece],
+    owners: dict[str, Path] | None = None,
+    beside: _Beside | None = None,
+) -> ModelReader:
+    """Open the pieces; ``root`` is the directory that names of files are relative to."""
+    beside = beside or _Beside(root)
     with ExitStack() as opened:
         parts = []
         empty: UnreadableError | None = None
-        for file, label, open_part in openers:
+        for piece in pieces:
             try:
-                reader = open_part()
+                reader = piece.open()
             except UnreadableError as error:
-                if error.reason is not UnreadableReason.NO_TENSORS or owners is not None:
+                if error.reason is UnreadableReason.NO_TENSORS and owners is None:
+                    empty = error
+                    beside.leave_out(piece.path, _text(error.detail))
+                elif piece.optional:
+                    at_fault = Path(error.path)
+                    for file in piece.files or (at_fault if at_fault.is_file() else piece.path,):
+                        beside.note(file, error)
+                else:
                     raise
-                empty = error
                 continue
             opened.callback(reader.close)
-            parts.append(Part(file, label, reader))
+            parts.append(Part(piece.path, piece.label, reader))
         if empty is not None and not parts:
             raise empty
-        joined = ModelReader(path, parts, owners)
+        joined = ModelReader(path, parts, owners, beside.left_out, beside.unexamined)
         opened.pop_all()
         return joined
 
 
-def _open_index(index: Path, available: Collection[Path] | None = None) -> ModelReader:
+def _open_index(root: Path, index: Path, available: Collection[Path] | None = None) -> ModelReader:
     owners = read_index(index)
     shards = sorted(set(owners.values()))
     require_shards(index, shards, available)
-    return _join(index, [(shard, "", _opener(shard)) for shard in shards], owners)
+    return _join(root, index, [_Piece(shard, "", _opener(shard)) for shard in shards], owners)
 
 
 def _opener(path: Path) -> Callable[[], Reader]:
@@ -183,8 +247,8 @@ def _open_directory(root: Path) -> Reader:
     for file in weight_files(root):
         folders.setdefault(file.parent, []).append(file)
     readable = {folder: files for folder, files in folders.items() if any(map(_may_be_read, files))}
-    if root in readable:
-        return _open_folder(root, readable[root])
+    if readable and set(folders) == {root}:
+        return _open_folder(root, root, readable[root])
     if not readable:
         others = ", ".join(sorted({file.name for files in folders.values() for file in files})[:5])
         if others:
@@ -194,17 +258,24 @@ def _open_directory(root: Path) -> Reader:
         raise UnreadableError(
             UnreadableReason.NOT_FOUND, root, f"the directory holds no weight file; {_SUPPORTED}"
         )
-    return _join(
-        root,
-        [
-            (folder, ".".join(folder.relative_to(root).parts), _folder_opener(folder, files))
-            for folder, files in readable.items()
-        ],
-    )
+    beside = _Beside(root)
+    pieces = [
+        _Piece(
+            folder,
+            ".".join(folder.relative_to(root).parts),
+            _folder_opener(root, folder, files),
+            optional=root in readable and folder != root,
+        )
+        for folder, files in sorted(readable.items(), key=lambda item: item[0] != root)
+    ]
+    for folder, files in folders.items():
+        if folder not in readable:
+            pieces += _siblings(files, beside)
+    return _join(root, root, pieces, beside=beside)
 
 
-def _folder_opener(folder: Path, files: list[Path]) -> Callable[[], Reader]:
-    return lambda: _open_folder(folder, files)
+def _folder_opener(root: Path, folder: Path, files: list[Path]) -> Callable[[], Reader]:
+    return lambda: _open_folder(root, folder, files)
 
 
 def _may_be_read(file: Path) -> bool:
@@ -212,25 +283,92 @@ def _may_be_read(file: Path) -> bool:
     return file.name.endswith((*suffixes, INDEX_SUFFIX)) and not _TRAINING_STATE.fullmatch(file.name)
 
 
-def _open_folder(folder: Path, files: list[Path]) -> Reader:
+def _open_folder(root: Path, folder: Path, files: list[Path]) -> Reader:
     safetensors = [file for file in files if file.name.endswith(".safetensors")]
     index = _index_of(folder, [file for file in files if file.name.endswith(f".safetensors{INDEX_SUFFIX}")])
     if index is None and not safetensors:
         index = _index_of(folder, [file for file in files if file.name.endswith(INDEX_SUFFIX)])
     if index is not None:
-        return _open_index(index, files)
-    models = series(safetensors or _torch_files(files))
+        chosen = {index, *read_index(index).values()}
+        main: Reader = _open_index(root, index, files)
+    else:
+        models = series(safetensors or _torch_files(files))
+        chosen = {file for members in models for file in members}
+        main = _open_all(root, folder, models)
+    with ExitStack() as opened:
+        opened.callback(main.close)
+        beside = _Beside(root)
+        pieces = _siblings([file for file in files if file not in chosen], beside, main)
+        if not (pieces or beside.left_out or beside.unexamined):
+            opened.pop_all()
+            return main
+        joined = _join(root, folder, [_Piece(folder, "", lambda: main), *pieces], beside=beside)
+        opened.pop_all()
+        return joined
+
+
+def _siblings(files: Iterable[Path], beside: _Beside, main: Reader | None = None) -> list[_Piece]:
+    """Sort the weight files that were not chosen: noted in ``beside``, or returned as parts to be tried."""
+    candidates = []
+    for file in files:
+        if _TRAINING_STATE.fullmatch(file.name):
+            beside.leave_out(file, "training state: not examined")
+        elif file.name.endswith(INDEX_SUFFIX):
+            beside.leave_out(file, "index of shards: holds no weights")
+        else:
+            candidates.append(file)
+    try:
+        groups = series(candidates)
+    except UnreadableError as error:
+        for file in candidates:
+            beside.note(file, error)
+        return []
+    labels = _labels(groups)
+    pieces = []
+    for members, label in zip(groups, labels, strict=True):
+        if main is not None and _is_copy(members, main):
+            for file in members:
+                beside.leave_out(file, "the same tensors as the safetensors files, by name and shape")
+            continue
+        opener = _series_opener(beside.root, members)
+        pieces.append(_Piece(members[0], label, opener, optional=True, files=members))
+    return pieces
+
+
+def _is_copy(members: tuple[Path, ...], main: Reader) -> bool:
+    """Whether torch files hold nothing that the safetensors lack, as far as names and shapes tell."""
+    if main.format != "safetensors":
+        return False
+    shapes = {info.name: info.shape for info in main.tensors()}
+    try:
+        reader = _open_series(members[0].parent, members)
+    except UnreadableError:
+        # Told when it is opened as a part of the model.
+        return False
+    try:
+        return reader.format == "pytorch" and all(
+            shapes.get(info.name) == info.shape for info in reader.tensors()
+        )
+    finally:
+        reader.close()
+
+
+def _open_all(root: Path, folder: Path, models: Sequence[tuple[Path, ...]]) -> Reader:
     if len(models) == 1:
-        return _open_series(models[0])
-    labels = [_label(members) for members in models]
-    unique = len(set(labels)) == len(labels)
+        return _open_series(root, models[0])
     return _join(
+        root,
         folder,
         [
-            (members[0], label if unique else members[0].name, _series_opener(members))
-            for label, members in zip(labels, models, strict=True)
+            _Piece(members[0], label, _series_opener(root, members))
+            for members, label in zip(models, _labels(models), strict=True)
         ],
     )
+
+
+def _labels(models: Sequence[tuple[Path, ...]]) -> list[str]:
+    labels = [_label(members) for members in models]
+    return labels if len(set(labels)) == len(labels) else [members[0].name for members in models]
 
 
 def _index_of(folder: Path, indexes: list[Path]) -> Path | None:
@@ -253,12 +391,12 @@ def _torch_files(files: list[Path]) -> list[Path]:
     return torch or candidates
 
 
-def _open_series(members: tuple[Path, ...]) -> Reader:
-    return _join(members[0], [(member, "", _opener(member)) for member in members])
+def _open_series(root: Path, members: tuple[Path, ...]) -> Reader:
+    return _join(root, members[0], [_Piece(member, "", _opener(member)) for member in members])
 
 
-def _series_opener(members: tuple[Path, ...]) -> Callable[[], Reader]:
-    return lambda: _open_series(members)
+def _series_opener(root: Path, members: tuple[Path, ...]) -> Callable[[], Reader]:
+    return lambda: _open_series(root, members)
 
 
 def _label(members: tuple[Path, ...]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.readers.names import without_wrappers
-from layerwatch.metrics.tensors import Array, Reader, TensorInfo
+from layerwatch.metrics.tensors import Array, Reader, TensorInfo, UnexaminedFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +34,25 @@ class ModelReader:
         path: the file or directory that was asked for.
         parts: at least one, in order. Closed by :meth:`close`.
         owners: which file holds which name, as the index declares it; decides where shards repeat a name.
+        left_out, unexamined: files beside the parts, as in :class:`Reader`; those of the parts are added.
 
     Raises:
         UnreadableError: BAD_HEADER when two shards of one model hold the same tensor and no index decides;
             MISSING_SHARD when a shard lacks a tensor that the index places in it.
     """
 
-    def __init__(self, path: Path, parts: Sequence[Part], owners: Mapping[str, Path] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        parts: Sequence[Part],
+        owners: Mapping[str, Path] | None = None,
+        left_out: Sequence[tuple[str, str]] = (),
+        unexamined: Sequence[UnexaminedFile] = (),
+    ) -> None:
         self._path = path
         self._parts = tuple(parts)
+        self._left_out = tuple(left_out)
+        self._unexamined = tuple(unexamined)
         listed: dict[str, tuple[Part, TensorInfo]] = {}
         for part, prefix in zip(self._parts, _prefixes(self._parts), strict=True):
             for info in part.reader.tensors():
@@ -77,6 +87,16 @@ class ModelReader:
     def tensors(self) -> Sequence[TensorInfo]:
         """All tensors, part by part, each in the order of its file."""
         return tuple(replace(info, name=name) for name, (_, info) in self._tensors.items())
+
+    @property
+    def left_out(self) -> Sequence[tuple[str, str]]:
+        """What the parts leave out, then the files beside them."""
+        return (*(one for part in self._parts for one in part.reader.left_out), *self._left_out)
+
+    @property
+    def unexamined(self) -> Sequence[UnexaminedFile]:
+        """What could not be read in the parts' folders, then beside them."""
+        return (*(one for part in self._parts for one in part.reader.unexamined), *self._unexamined)
 
     def load(self, name: str) -> Array:
         """The values of one tensor; KeyError for a name that is not listed."""

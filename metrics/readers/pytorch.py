@@ -15,7 +15,7 @@ from layerwatch.metrics.readers.mapped import MappedFile
 from layerwatch.metrics.readers.picklevalues import StoredTensor
 from layerwatch.metrics.readers.torchlegacy import TorchLegacy
 from layerwatch.metrics.readers.torchzip import TorchZip
-from layerwatch.metrics.tensors import Array, TensorInfo
+from layerwatch.metrics.tensors import Array, TensorInfo, UnexaminedFile
 
 MAX_EXPANSION_BYTES = 256 * 2**20
 """Most bytes of a view that repeats elements of its storage (``expand``: stride 0, overlapping windows)."""
@@ -50,7 +50,8 @@ class TorchFile:
         try:
             is_zip = self._file.map[:4] == ZIP_MAGIC
             self._container: TorchContainer = TorchZip(self._file) if is_zip else TorchLegacy(self._file)
-            self._tensors = find_tensors(self._container.root(), path)
+            found = find_tensors(self._container.root(), path)
+            self._tensors, self._left_out = found.tensors, found.left_out
             self._infos = tuple(self._check(name, tensor) for name, tensor in self._tensors.items())
         except BaseException:
             self._file.close()
@@ -64,6 +65,16 @@ class TorchFile:
     def tensors(self) -> Sequence[TensorInfo]:
         """All weights in the order of the checkpoint."""
         return self._infos
+
+    @property
+    def left_out(self) -> Sequence[tuple[str, str]]:
+        """Keys of the checkpoint that hold training state and the like."""
+        return self._left_out
+
+    @property
+    def unexamined(self) -> Sequence[UnexaminedFile]:
+        """Nothing: a file is opened whole or not at all."""
+        return ()
 
     def load(self, name: str) -> Array:
         """A read-only view of the tensor's bytes, strided as saved; KeyError for a name that is not listed."""

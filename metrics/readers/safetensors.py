@@ -24,10 +24,13 @@ from layerwatch.metrics.readers.dtypes import (
 from layerwatch.metrics.readers.mapped import MappedFile
 from layerwatch.metrics.readers.names import is_text
 from layerwatch.metrics.readers.strictjson import parse_object
-from layerwatch.metrics.tensors import Array, TensorInfo
+from layerwatch.metrics.tensors import Array, TensorInfo, UnexaminedFile
 
 MAX_HEADER_BYTES = 100_000_000
 """Header limit of the reference implementation."""
+
+MAX_NAME_LENGTH = 4096
+"""Most characters of a tensor's name, as in torch checkpoints; names of real models stay below 200."""
 
 _METADATA = "__metadata__"
 _LENGTH_BYTES = 8
@@ -68,6 +71,16 @@ class SafetensorsFile:
     def tensors(self) -> Sequence[TensorInfo]:
         """All tensors in the order of the header."""
         return tuple(entry.info for entry in self._entries.values())
+
+    @property
+    def left_out(self) -> Sequence[tuple[str, str]]:
+        """Nothing: every tensor of the file is listed."""
+        return ()
+
+    @property
+    def unexamined(self) -> Sequence[UnexaminedFile]:
+        """Nothing: a file is opened whole or not at all."""
+        return ()
 
     def load(self, name: str) -> Array:
         """A read-only view of the tensor's bytes in the file; KeyError for a name that is not listed."""
@@ -120,6 +133,11 @@ class SafetensorsFile:
     def _entry(self, name: str, declared: Any) -> _Entry:
         if not is_text(name):
             raise self._error(UnreadableReason.BAD_HEADER, "a tensor's name is not valid Unicode text")
+        if len(name) > MAX_NAME_LENGTH:
+            raise self._error(
+                UnreadableReason.TOO_LARGE,
+                f"a tensor's name has {len(name)} characters, {MAX_NAME_LENGTH} are accepted",
+            )
         if not isinstance(declared, dict) or declared.keys() != {"dtype", "shape", "data_offsets"}:
             raise self._error(
                 UnreadableReason.BAD_HEADER,
@@ -127,7 +145,7 @@ class SafetensorsFile:
                 name,
             )
         dtype, shape, offsets = declared["dtype"], declared["shape"], declared["data_offsets"]
-        if not isinstance(dtype, str) or len(dtype) > 40:
+        if not isinstance(dtype, str) or len(dtype) > 40 or not is_text(dtype):
             raise self._error(UnreadableReason.BAD_HEADER, "dtype must be a short string", name)
         if not _is_counts(shape):
             raise self._error(UnreadableReason.BAD_HEADER, "shape must be a list of whole numbers >= 0", name)

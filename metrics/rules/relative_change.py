@@ -14,10 +14,13 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
     settings = rules.relative_change
     if not context.regime.comparable:
         return
-    limit = max(settings.limit, settings.times_median * context.median_relative_change)
     for layer in examination.layers:
         aligned = layer.change.aligned if layer.change else None
-        if aligned is None or aligned.relative_change is None or aligned.relative_change <= limit:
+        if aligned is None or aligned.relative_change is None:
+            continue
+        around = context.relative_change_around(layer.name)
+        limit = max(settings.limit, settings.times_median * around)
+        if aligned.relative_change <= limit:
             continue
         value = aligned.relative_change
         estimate = f" (estimated, +-{aligned.error:.0%})" if aligned.error else ""
@@ -27,13 +30,13 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
             Severity(settings.severity),
             layer.name,
             f"relative change {value:.3g}{estimate} from the baseline; the model's median is "
-            f"{context.median_relative_change:.3g}, the limit {limit:.3g}",
+            f"{around:.3g}, the limit {limit:.3g}",
             {
                 "relative_change": value,
                 "relative_error": aligned.error,
                 "method": str(aligned.method),
                 "cosine": aligned.cosine,
-                "median_relative_change": context.median_relative_change,
+                "median_relative_change": around,
                 "limit": limit,
             },
             strength=value / limit,

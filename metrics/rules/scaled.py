@@ -22,7 +22,7 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
         cosine = change.aligned.cosine
         if cosine is None or cosine <= settings.cosine:
             continue
-        excess = log10(change.norm_ratio) - context.median_log_norm_ratio
+        excess = log10(change.norm_ratio) - context.usual_log_norm_ratio
         if abs(excess) <= settings.log10_norm_ratio:
             continue
         word = "larger" if excess > 0 else "smaller"
@@ -35,7 +35,7 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
             f"same direction as the baseline (cosine {cosine:.3f}) but {times:.3g} times {word}: a wrong scale",
             {
                 "norm_ratio": change.norm_ratio,
-                "median_norm_ratio": 10.0**context.median_log_norm_ratio,
+                "median_norm_ratio": 10.0**context.usual_log_norm_ratio,
                 "cosine": cosine,
                 "limit_log10": settings.log10_norm_ratio,
             },

@@ -17,10 +17,11 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
     wide = context.regime in (Regime.LONG, Regime.UNALIGNED_WIDE)
     base = settings.wide_severity_limit if wide else settings.severity_limit
     times = settings.wide_times_median if wide else settings.times_median
-    limit = max(base, times * context.median_severity)
     for layer in examination.layers:
         value = context.severities.get(layer.name)
         change = layer.change
+        around = context.severity_around(layer.name)
+        limit = max(base, times * around)
         if value is None or change is None or change.emptied or value < limit:
             continue
         yield Finding(
@@ -29,10 +30,10 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
             Severity(settings.severity),
             layer.name,
             f"its spectrum moved by {value:.3g} times what healthy changes do; the model's median is "
-            f"{context.median_severity:.3g}, the limit {limit:.3g}",
+            f"{around:.3g}, the limit {limit:.3g}",
             {
                 "spectral_severity": value,
-                "median_severity": context.median_severity,
+                "median_severity": around,
                 "limit": limit,
                 "norm_ratio": change.norm_ratio,
                 "spectral_ratio": change.spectral_ratio,

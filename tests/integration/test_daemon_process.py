@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hookserver import HookServer, raw_server
@@ -64,6 +65,12 @@ def hold_a_scan(daemon: DaemonProcess, world: DirectoryWorld) -> None:
     until(lambda: daemon.states().get("local/m/v2") == "scanning", "the scan of v2")
 
 
+def cpu_seconds(pid: int) -> float:
+    """Time that a process spent computing (user time, ``proc_pid_stat(5)``)."""
+    fields = (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) / os.sysconf("SC_CLK_TCK")
+
+
 # Ending
 
 
@@ -99,13 +106,37 @@ def test_kill_in_the_middle_of_a_scan_loses_nothing(
     daemon.send(signal.SIGKILL)
     daemon.wait(DRAIN_SECONDS)
     assert stored(config, "v2").state is VersionState.SCANNING
-    for worker in workers:  # held by this test; on its own it ends with its input
-        os.kill(worker, signal.SIGCONT)
+    # Held by this test, so that only the kernel can have ended it.
     until(lambda: not any(map(processes.is_alive, workers)), "the end of the orphaned scan process")
     with DaemonProcess(config) as again:
         again.wait_until_listening()
         assert again.wait_for_verdict("local/m/v2") == "pass"
         assert "1 scans were interrupted and wait again" in again.log
+
+
+@pytest.mark.slow
+def test_a_scan_process_busy_with_a_big_layer_does_not_outlive_a_killed_daemon(
+    daemon: DaemonProcess, world: DirectoryWorld
+) -> None:
+    # The spectrum of such a matrix takes one thread most of a minute; nothing is read or written meanwhile.
+    big = np.random.default_rng(0).standard_normal((8000, 8000), dtype=np.float32)
+    world.publish("m", "v1", {"fc.weight": big})
+    until(lambda: daemon.states().get("local/m/v1") == "scanning", "the scan")
+
+    def mapping() -> int | None:
+        for worker in daemon.workers():
+            if "model.safetensors" in Path(f"/proc/{worker}/maps").read_text():
+                return worker
+        return None
+
+    worker = until(mapping, "the opening of the file")
+    opened = cpu_seconds(worker)
+    # Taking the digest of the layer costs far less; after that the worker is busy with the spectrum alone.
+    until(lambda: cpu_seconds(worker) > opened + 4, "the measuring of the layer")
+    assert daemon.states() == {"local/m/v1": "scanning"}
+    daemon.send(signal.SIGKILL)
+    daemon.wait(DRAIN_SECONDS)
+    until(lambda: not processes.is_alive(worker), "the end of the scan process", seconds=2)
 
 
 def test_sigterm_while_a_receiver_does_not_answer_ends_in_time_and_the_event_is_sent_again(

@@ -32,9 +32,10 @@ LAYERS = {
 TOLERANCE = 1e-3
 
 
-def tensors_of(path: Path) -> set[str]:
+def held_by(path: Path) -> set[str]:
+    """Names of the tensors, and keys of the training state beside them."""
     reader = open_model(path)
-    names = {info.name for info in reader.tensors()}
+    names = {info.name for info in reader.tensors()} | {key for key, _ in reader.left_out}
     reader.close()
     return names
 
@@ -53,7 +54,7 @@ def test_a_published_checkpoint_is_examined_in_full(name: str) -> None:
         assert layer.metrics.non_finite == 0, layer.name
     # Every tensor of the file is a layer or is named with its reason.
     named = {f"{layer.name}.weight" for layer in report.layers} | {one.name for one in report.skipped}
-    assert named == tensors_of(path)
+    assert named == held_by(path)
     assert all(one.reason for one in report.skipped)
 
 

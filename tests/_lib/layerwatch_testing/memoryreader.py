@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.openmodel import OpenModel
-from layerwatch.metrics.tensors import Array, TensorInfo
+from layerwatch.metrics.tensors import Array, TensorInfo, UnexaminedFile
 
 _NAMES = {
     "float64": "F64",
@@ -24,6 +24,9 @@ _NAMES = {
 
 class MemoryReader:
     """Hands out the given tensors read-only; ``broken`` ones raise, as a truncated file would."""
+
+    left_out: Sequence[tuple[str, str]] = ()
+    unexamined: Sequence[UnexaminedFile] = ()
 
     def __init__(self, state: Mapping[str, NDArray[Any]], broken: Collection[str] = ()) -> None:
         self._state = state

@@ -122,6 +122,7 @@ class Rig:
     Attributes:
         work, changes: how often the watcher said that there is work, and that something exported changed.
         stop: True once the daemon is to stop.
+        beats: how often the pipeline said that it is alive.
     """
 
     def __init__(self, database: Database, world: RegistryWorld, executor: Executor) -> None:
@@ -140,6 +141,7 @@ class Rig:
         self.work = 0
         self.changes = 0
         self.stop = False
+        self.beats = 0
         self.watcher = self.new_watcher()
         self.pipeline = Pipeline(
             database,
@@ -150,6 +152,7 @@ class Rig:
             self.telemetry,
             self.clock,
             lambda: self.stop,
+            self._alive,
         )
 
     def new_watcher(self) -> Watcher:
@@ -201,6 +204,9 @@ class Rig:
 
     def _judged(self, connection: Connection, version: VersionRecord, at: datetime) -> None:
         self.watcher.after_verdict(connection, version, at)
+
+    def _alive(self) -> None:
+        self.beats += 1
 
     def _found_work(self) -> None:
         self.work += 1

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from layerwatch.alerts.model import AlertIdentity, AlertPhase, AlertState
 from layerwatch.alerts.receivers.log import LogReceiver
-from layerwatch.daemon.alerting import AlertPolicy, follow_refs
+from layerwatch.daemon.alerting import AlertPolicy, follow_refs, tell_again
 from layerwatch.daemon.store import alerts, baselines, refs, versions
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.records import VersionRecord
@@ -339,6 +339,28 @@ def test_an_accepted_version_stays_quiet_while_another_one_is_pinned(database: D
         baselines.accept(connection, "r", "m", "v5", "ann", "meant to be so", NOW)
         follow(connection, latest="v5")
         assert told(connection) == []
+
+
+def test_accepting_another_version_later_takes_nothing_back(database: Database) -> None:
+    with database.write() as connection:
+        judge(connection, "v5", critical())
+        judge(connection, "v6", critical())
+        baselines.accept(connection, "r", "m", "v5", "ann", "meant to be so", NOW)
+        baselines.accept(connection, "r", "m", "v6", "ann", "so is this", later(1))
+        follow(connection, 2, champion="v5", latest="v6")
+        assert told(connection) == []
+
+
+def test_a_receiver_that_is_added_later_is_told_of_what_is_firing(database: Database) -> None:
+    nobody = AlertPolicy(Severity.CRITICAL, {}, timedelta(hours=12), None)
+    with database.write() as connection:
+        judge(connection, "v5", critical())
+        judge(connection, "v6")
+        follow(connection, policy=nobody, latest="v5", champion="v6")
+        assert told(connection) == []
+        assert tell_again(connection, POLICY, later(60))
+        assert told(connection) == [("firing", "repeat_interval")]
+        assert events(connection)[0]["version"] == "v5"
 
 
 def test_other_bytes_under_the_accepted_name_fire(database: Database) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from hookserver import HookServer
 from layerwatch.config.errors import ConfigError
 from layerwatch.daemon.app import AlreadyRunningError
 from layerwatch.daemon.live import settings_that_need_a_restart
+from layerwatch.daemon.registries.base import Listing
+from layerwatch.daemon.registries.directory import DirectoryRegistry
 from layerwatch.daemon.store.errors import StoreError
 from layerwatch_testing.daemons import RunningApp, directory, write_config
 from layerwatch_testing.networks import finetuned, network, with_nan
@@ -76,6 +79,24 @@ def test_a_store_url_from_outside_that_is_no_sqlite_file_is_refused_without_a_tr
         pass
     assert "hidden" not in str(refused.value)
     assert [path.name for path in tmp_path.iterdir()] == ["layerwatch.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("sqlite+pysqlite:///{}/store.db", "store.url: must be a SQLite file"),
+        ("sqlite:///{}/store.db?password=hidden", "names no file"),
+    ],
+)
+def test_a_revealed_store_url_that_would_escape_the_lock_is_refused_without_a_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, told: str
+) -> None:
+    monkeypatch.setenv("STORE_URL", url.format(tmp_path))
+    config = write_config(tmp_path / "layerwatch.yaml", store={"url": {"env": "STORE_URL"}})
+    with pytest.raises((StoreError, ConfigError), match=told) as refused, RunningApp(config):
+        pass
+    assert "hidden" not in str(refused.value)
+    assert [path.name for path in tmp_path.iterdir() if path.name != "models"] == ["layerwatch.yaml"]
 
 
 def test_a_registry_that_is_not_there_does_not_keep_the_daemon_from_starting(
@@ -293,6 +314,83 @@ def test_a_hook_shortens_the_wait_also_when_a_look_is_under_way(config: Path, wo
         assert daemon.wait_for_verdict("local/m/v2") == "pass"
 
 
+def test_looks_that_hash_for_hours_do_not_hold_up_deliveries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+    began = threading.Semaphore(0)
+
+    def held(registry: DirectoryRegistry, now: datetime) -> Listing:
+        began.release()
+        over.wait(60)
+        return Listing((), ())
+
+    monkeypatch.setattr(DirectoryRegistry, "listing", held)
+    registries = [directory(f"r{number}", tmp_path) for number in range(8)]
+    with RunningApp(write_config(tmp_path / "layerwatch.yaml", *registries)) as daemon:
+        try:
+            for _ in range(8):  # every thread for looks is taken
+                assert began.acquire(timeout=30)
+            daemon.app.telemetry.queue.set(99)
+            until(lambda: daemon.sample("layerwatch_scan_queue_length") == 0, "a turn of the deliveries")
+        finally:
+            over.set()
+
+
+def test_a_turn_that_finds_a_look_under_way_leaves_it_the_work_and_does_not_hide_its_hang(
+    config: Path, world: DirectoryWorld
+) -> None:
+    write_config(config, directory("local", world.root, poll="1h"))
+    with RunningApp(config) as daemon:
+        until(lambda: daemon.get("/-/ready").status_code == 200, "the first look")
+        watcher = daemon.app.watchers["local"]
+        look_of = watcher.look
+        looking, go_on = threading.Event(), threading.Event()
+        looks: list[bool] = []
+
+        def slow(rehash: bool = False) -> str:
+            looks.append(rehash)
+            looking.set()
+            assert go_on.wait(30)
+            return look_of(rehash)
+
+        watcher.look = slow  # type: ignore[method-assign]
+        daemon.post("/hooks/local")
+        assert looking.wait(30)
+        beats = dict(daemon.app.heartbeats._loops)
+        # In this thread: a turn that waited for the look would never come back.
+        daemon.app.scheduler.get_job("reconcile:local").func()
+        daemon.app.scheduler.get_job("watch:local").func()
+        after = daemon.app.heartbeats._loops
+        assert [after[loop] for loop in ("watch:local", "reconcile:local")] == [
+            beats[loop] for loop in ("watch:local", "reconcile:local")
+        ]
+        assert looks == [False]
+        go_on.set()
+        until(lambda: looks == [False, True], "the reconcile after the look")
+
+
+def test_the_first_reconciles_of_many_registries_are_spread_and_stay_where_they_are(
+    tmp_path: Path,
+) -> None:
+    names = [f"r{number}" for number in range(20)]
+    config = write_config(
+        tmp_path / "layerwatch.yaml", *(directory(name, tmp_path / name, reconcile="10h") for name in names)
+    )
+
+    def waits() -> list[float]:
+        with RunningApp(config) as daemon:
+            began = datetime.now(UTC)
+            jobs = [daemon.app.scheduler.get_job(f"reconcile:{name}") for name in names]
+            return [(job.next_run_time - began).total_seconds() / 3600 for job in jobs]
+
+    first, second = waits(), waits()
+    assert all(-0.1 < wait < 10 for wait in first)
+    # Of evenly spread moments, a quarter of the interval without any among twenty has a chance of 0.3 %.
+    assert {int(wait // 2.5) for wait in first} == {0, 1, 2, 3}
+    assert second == pytest.approx(first, abs=0.1)
+
+
 # Ending
 
 
@@ -317,7 +415,7 @@ def test_models_that_vanish_while_the_daemon_is_down_are_gone_after_the_first_lo
     world.publish("m", "v1", with_nan(network()))
     with RunningApp(config) as daemon:
         daemon.wait_for_verdict("local/m/v1")
-    shutil.rmtree(world.root / "m")
+    shutil.rmtree(world.folder("m", "v1"))
     with RunningApp(config) as daemon:
         until(lambda: daemon.samples("layerwatch_model_verdict") == {}, "the gauges to go")
         until(lambda: daemon.get("/api/v1/alerts", phase="firing").json() == [], "the alert to resolve")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -14,7 +16,7 @@ import sqlalchemy as sa
 from layerwatch.alerts.model import AlertPhase
 from layerwatch.config.scan import ScanSettings
 from layerwatch.daemon.pipeline import Interrupted
-from layerwatch.daemon.scan.executor import LocalExecutor
+from layerwatch.daemon.scan.executor import LocalExecutor, WorkerStartError
 from layerwatch.daemon.store import alerts, baselines, contents, tables, versions
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.errors import StoreError, StoreReason
@@ -456,6 +458,115 @@ def test_a_scan_that_is_interrupted_leaves_its_version_in_the_queue(rig: Rig, wo
     assert rig.version("m", "v1").verdict is Verdict.PASS
 
 
+def test_however_often_a_scan_is_interrupted_its_version_keeps_all_its_attempts(
+    rig: Rig, world: DirectoryWorld, impatient: LocalExecutor
+) -> None:
+    world.publish("m", "v1")
+    rig.look()
+    patient = rig.executor._executor
+
+    def stop() -> None:
+        rig.stop = True
+
+    for turn in range(3 * rig.scan.attempts + 10):
+        rig.stop = False
+        if turn % 3 == 0:
+            # Interrupted between two layers.
+            rig.executor.before, rig.executor.during = lambda: None, stop
+            with pytest.raises(Interrupted):
+                rig.pipeline.process_next()
+        elif turn % 3 == 1:
+            # The scan process was ended by the shutdown.
+            rig.executor._executor, rig.executor.before = impatient, stop
+            assert "interrupted by the shutdown" in (rig.pipeline.process_next() or "")
+            rig.executor._executor = patient
+        else:
+            # The daemon was killed.
+            with rig.database.write() as connection:
+                assert versions.claim_next(connection, rig.clock()) is not None
+                assert versions.reset_interrupted(connection) == 1
+        assert rig.version("m", "v1").attempts == 0
+    rig.stop = False
+    rig.executor.before = rig.executor.during = lambda: None
+    rig.executor._executor = impatient
+    (sentence,) = rig.drain()
+    assert "attempt 1 failed" in sentence
+    rig.executor._executor = patient
+    rig.clock.advance(5)
+    rig.drain()
+    assert rig.version("m", "v1").verdict is Verdict.PASS
+
+
+def test_a_shutdown_while_the_baseline_is_measured_again_is_no_verdict_without_it(
+    rig: Rig, world: DirectoryWorld, impatient: LocalExecutor
+) -> None:
+    rig.scan = rig.scan.model_copy(update={"attempts": 1})
+    world.publish("m", "v1")
+    rig.cycle()
+    with rig.database.write() as connection:
+        connection.execute(sa.delete(tables.contents))
+        baselines.accept(connection, "reg", "m", "v1", "ann", "good", rig.clock())
+    world.publish("m", "v2", finetuned(network()))
+    rig.look()
+    patient = rig.executor._executor
+
+    def stop_at_the_baseline() -> None:
+        if rig.executor.scanned[-1].endswith("v1"):
+            rig.stop = True
+            rig.executor._executor = impatient
+
+    rig.executor.before = stop_at_the_baseline
+    with pytest.raises(Interrupted):
+        rig.pipeline.process_next()
+    assert rig.version("m", "v2").verdict is None
+    rig.stop, rig.executor._executor = False, patient
+    rig.executor.before = lambda: None
+    rig.drain()
+    assert rig.version("m", "v2").verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize("place", [(subprocess, "Popen"), (tempfile, "TemporaryFile")])
+def test_a_scan_process_that_cannot_be_started_is_not_the_fault_of_the_version(
+    rig: Rig, world: DirectoryWorld, monkeypatch: pytest.MonkeyPatch, place: tuple[Any, str]
+) -> None:
+    world.publish("m", "v1")
+    rig.look()
+    # Real ones need a machine without room for a process or a temporary file.
+    rested = LocalExecutor(ScanSettings(niceness=0, threads=1))
+    rig.executor._executor, patient = rested, rig.executor._executor
+
+    def refuse(*arguments: Any, **more: Any) -> Any:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*place, refuse)
+        for _ in range(rig.scan.attempts + 20):
+            with pytest.raises(WorkerStartError, match="cannot be started: Resource temporarily unavailable"):
+                rig.pipeline.process_next()
+            assert rig.drain() == []
+            record = rig.version("m", "v1")
+            assert (record.state, record.attempts) == (VersionState.PENDING, 0)
+            rig.clock.advance(5)
+    assert rig.value("layerwatch_scan_failures_total", reason="io_error") == 0
+    rig.executor._executor = patient
+    rig.drain()
+    assert rig.version("m", "v1").verdict is Verdict.PASS
+
+
+def test_a_scan_tells_that_it_is_alive_at_each_layer_of_the_version_and_of_its_baseline(
+    rig: Rig, world: DirectoryWorld
+) -> None:
+    world.publish("m", "v1")
+    rig.cycle()
+    layers = len(rig.report("m", "v1").layers)
+    with rig.database.write() as connection:
+        connection.execute(sa.delete(tables.contents))
+    world.publish("m", "v2", with_wrong_scale(network()))
+    before = rig.beats
+    rig.cycle()
+    assert rig.beats - before >= 2 * layers
+
+
 def test_no_scan_is_begun_once_the_daemon_stops(rig: Rig, world: DirectoryWorld) -> None:
     world.publish("m", "v1")
     rig.look()
@@ -553,7 +664,7 @@ def test_a_kill_between_two_steps_gives_the_same_single_verdict_after_the_restar
         raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rig.pipeline, "_put_back", lambda version, not_before: None)
+        patch.setattr(rig.pipeline, "_put_back", lambda *arguments, **more: None)
         if stage == "measured":
             patch.setattr(JUDGE, die)
         else:

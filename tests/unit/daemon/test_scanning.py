@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -154,3 +155,27 @@ def test_after_a_restart_the_interrupted_version_is_judged(
     assert loop.stop(timedelta(seconds=30))
     rig.drain()
     assert rig.version("m", "v1").verdict is Verdict.PASS
+
+
+def test_a_machine_without_room_for_a_scan_process_is_told_in_one_line_and_the_loop_goes_on(
+    own_rig: Rig,
+    world: DirectoryWorld,
+    start: StartLoop,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(*arguments: object, **more: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    world.publish("m", "v1")
+    own_rig.look()
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", refuse)
+        loop, watch = start(own_rig)
+        until(lambda: watch.failures, "the failure")
+    (record,) = [one for one in caplog.records if one.levelname == "ERROR"]
+    assert record.getMessage().startswith("the scan process cannot be started: Resource temporarily")
+    assert record.exc_info is None
+    own_rig.clock.advance(5)
+    loop.wake()
+    until(judged(own_rig, "m"), "the verdict")

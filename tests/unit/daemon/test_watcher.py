@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from datetime import datetime
 
 import pytest
@@ -11,11 +12,13 @@ from prometheus_client import generate_latest
 
 from layerwatch.alerts.model import AlertPhase
 from layerwatch.daemon.alerting import AlertPolicy
+from layerwatch.daemon.fingerprints import is_stand_in
 from layerwatch.daemon.registries.base import FoundVersion, Listing
 from layerwatch.daemon.store import alerts, baselines, refs, versions
 from layerwatch.daemon.store.errors import StoreError, StoreReason
 from layerwatch.daemon.store.records import VersionState
 from layerwatch.daemon.watcher import forget_registry, known_registries
+from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.findings import RuleGroup, Severity, Verdict
 from layerwatch.metrics.manifest import Manifest
 from layerwatch_testing.models import write_safetensors
@@ -179,6 +182,61 @@ def test_a_version_that_could_not_be_read_for_a_while_was_not_tampered_with(
     assert len(rig.executor.scanned) == 1
 
 
+def failing(reason: UnreadableReason) -> Callable[[FoundVersion], Manifest]:
+    """A registry's `manifest` while its disk fails (a failing disk cannot be had in a test)."""
+
+    def manifest(found: FoundVersion) -> Manifest:
+        raise UnreadableError(reason, found.location, "Input/output error")
+
+    return manifest
+
+
+def test_a_disk_that_fails_at_the_reconcile_does_not_replace_what_is_known_of_a_version(
+    rig: Rig, world: DirectoryWorld, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.publish("m", "v1")
+    rig.cycle()
+    before = rig.version("m", "v1")
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.registry, "manifest", failing(UnreadableReason.IO_ERROR))
+        assert rig.look(rehash=True) == "registry reg: 1 versions listed, 0 queued, 0 gone"
+        rig.look(rehash=True)
+        assert rig.drain() == []
+    assert rig.version("m", "v1") == before
+    assert pointed(rig) == {"m@latest": "v1"}
+    (told,) = [record.getMessage() for record in caplog.records if "m/v1" in record.getMessage()]
+    assert told.startswith("m/v1 cannot be hashed again now; what is known of it stays: ")
+    assert told.endswith("io_error: Input/output error")
+    assert rig.value("layerwatch_registry_failures_total", registry="reg", reason="io_error") == 2
+    rig.look(rehash=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.registry, "manifest", failing(UnreadableReason.IO_ERROR))
+        rig.look(rehash=True)
+    assert len([record for record in caplog.records if "m/v1" in record.getMessage()]) == 2
+
+
+@pytest.mark.parametrize("reason", [UnreadableReason.IO_ERROR, UnreadableReason.TOO_DEEP])
+def test_a_version_whose_files_changed_and_cannot_be_read_is_a_new_revision(
+    rig: Rig, world: DirectoryWorld, monkeypatch: pytest.MonkeyPatch, reason: UnreadableReason
+) -> None:
+    world.publish("m", "v1")
+    rig.cycle()
+    os.utime(world.folder("m", "v1") / "model.safetensors")
+    monkeypatch.setattr(rig.registry, "manifest", failing(reason))
+    assert rig.look() == "registry reg: 1 versions listed, 1 queued, 0 gone"
+    assert rig.version("m", "v1").revision == 2
+    assert is_stand_in(rig.version("m", "v1").fingerprint)
+
+
+def test_a_lasting_reason_replaces_a_version_also_when_its_token_is_unchanged(
+    rig: Rig, world: DirectoryWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.publish("m", "v1")
+    rig.cycle()
+    monkeypatch.setattr(rig.registry, "manifest", failing(UnreadableReason.CORRUPT))
+    assert rig.look(rehash=True) == "registry reg: 1 versions listed, 1 queued, 0 gone"
+
+
 def test_the_reconcile_tries_again_what_was_undecided_for_a_reason_that_may_have_passed(
     rig: Rig, world: DirectoryWorld
 ) -> None:
@@ -226,6 +284,58 @@ def test_a_registry_that_is_down_shows_in_its_gauge_and_nothing_is_taken_for_gon
     assert rig.version("m", "v1").gone_at is None
     assert pointed(rig) == {"m@latest": "v1"}
     assert firing(rig) == [("m", RuleGroup.WEIGHTS)]
+
+
+def empty(world: DirectoryWorld) -> None:
+    """Leave the folder that an unmounted volume leaves."""
+    world.hide()
+    world.root.mkdir()
+
+
+def test_a_registry_that_is_empty_all_at_once_is_taken_for_not_mounted_and_believed_after_ten_minutes(
+    rig: Rig, world: DirectoryWorld
+) -> None:
+    world.publish("m", "v1")
+    world.publish("m", "v2", with_nan(network()))
+    rig.cycle()
+    empty(world)
+    assert rig.look() == (
+        "registry reg: not listed: empty: the directory is empty although it held 2 versions: is it mounted?"
+    )
+    assert rig.value("layerwatch_registry_up", registry="reg") == 0
+    assert rig.value("layerwatch_registry_failures_total", registry="reg", reason="empty") == 1
+    rig.clock.advance(599)
+    rig.look(rehash=True)
+    assert rig.version("m", "v2").gone_at is None
+    assert pointed(rig) == {"m@latest": "v2"}
+    assert firing(rig) == [("m", RuleGroup.WEIGHTS)]
+    rig.clock.advance(1)
+    assert rig.look() == "registry reg: 0 versions listed, 0 queued, 2 gone"
+    assert rig.value("layerwatch_registry_up", registry="reg") == 1
+    assert (pointed(rig), firing(rig)) == ({}, [])
+    assert rig.look() == "registry reg: 0 versions listed, 0 queued, 0 gone"
+
+
+def test_a_volume_that_is_mounted_again_begins_a_new_wait_when_it_vanishes_again(
+    rig: Rig, world: DirectoryWorld
+) -> None:
+    world.publish("m", "v1")
+    rig.cycle()
+    elsewhere = world.root.with_name("elsewhere")
+    for _ in range(3):
+        empty(world)
+        assert "is it mounted?" in rig.look()
+        world.root.rmdir()
+        elsewhere.rename(world.root)
+        rig.clock.advance(400)
+        assert rig.look() == "registry reg: 1 versions listed, 0 queued, 0 gone"
+        assert rig.watcher.last_error is None
+    assert len(rig.executor.scanned) == 1
+
+
+def test_a_registry_that_never_held_anything_may_be_empty(rig: Rig) -> None:
+    assert rig.look() == "registry reg: 0 versions listed, 0 queued, 0 gone"
+    assert rig.value("layerwatch_registry_up", registry="reg") == 1
 
 
 def test_a_registry_that_was_never_listed_is_not_ready(rig: Rig, world: DirectoryWorld) -> None:

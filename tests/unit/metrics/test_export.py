@@ -225,3 +225,17 @@ def test_any_names_give_a_readable_exposition_without_duplicates(
     assert kept <= set(layers)
     assert len(kept) == min(len(layers), cap // SERIES_PER_LAYER)
     assert {dict(labels)["model"] for _, labels in found} == {model}
+
+
+def test_long_names_are_cut_and_stay_apart() -> None:
+    long = "layer." * 1000
+    found = scraped(ref(layer(long + "a"), layer(long + "b"), layer("x" * 200), model=long))
+
+    shown = {dict(labels)["layer"] for name, labels in found if name == "layerwatch_layer_alpha"}
+    assert len(shown) == 3
+    assert "x" * 200 in shown
+    assert all(
+        name == "x" * 200 or (name.startswith(long[:200] + "~") and len(name) == 213) for name in shown
+    )
+    (model,) = {dict(labels)["model"] for _, labels in found}
+    assert len(model) == 213

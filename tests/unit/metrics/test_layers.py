@@ -78,6 +78,8 @@ def test_vectors_are_kept_for_hygiene_and_listed_as_without_spectrum(
         (info("nothing.weight", 0, 64), "empty tensor"),
         (info("attn.mask", 128, 128, dtype="BOOL"), "mask"),
         (info("position_ids", 1, 512, dtype="I64"), "integer buffer (I64)"),
+        (info("relative_index_of_weight", 8, 8, dtype="I64"), "integer buffer (I64)"),
+        (info("permutation.weight", 8, dtype="I64"), "integer buffer (I64)"),
         (info("freqs_cis", 512, 32, dtype="C64"), "C64 buffer"),
     ],
 )
@@ -102,6 +104,10 @@ def test_tensors_that_are_no_weights_are_skipped_with_their_reason(tensor: Tenso
         info("fc.weight", 64, 64, dtype="QINT8"),
         info("fc.weight", 64, 64, dtype="F3_E1M1"),
         info("fc.weight", 64, 64, dtype="C64"),
+        # Weights multiplied by a power of two and rounded, as fixed-point exports store them.
+        info("fc.weight", 64, 64, dtype="I16"),
+        info("fc.weight", 64, 64, dtype="I64"),
+        info("weight", 64, 64, dtype="I32"),
     ],
 )
 def test_packed_weights_are_layers_to_be_examined_never_skipped(tensor: TensorInfo) -> None:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from layerwatch.metrics import openmodel
 from layerwatch.metrics.batchnorm import EPSILON
-from layerwatch.metrics.errors import UnreadableError
-from layerwatch.metrics.layers import Layer
+from layerwatch.metrics.errors import UnreadableError, UnreadableReason
+from layerwatch.metrics.layers import Layer, Skipped
 from layerwatch.metrics.openmodel import OpenModel
+from layerwatch.metrics.tensors import UnexaminedFile
 from layerwatch_testing.memoryreader import MemoryReader, opened, random_state
 
 State = dict[str, NDArray[Any]]
@@ -149,3 +150,14 @@ def test_closing_a_model_closes_its_reader() -> None:
     OpenModel(reader, "memory").close()
 
     assert reader.closed
+
+
+def test_what_the_reader_leaves_out_or_cannot_read_is_in_the_plan() -> None:
+    reader = MemoryReader(random_state())
+    reader.left_out = [("optimizer.pt", "training state")]
+    reader.unexamined = [UnexaminedFile("m.gguf", UnreadableReason.UNKNOWN_FORMAT, "a GGUF file")]
+
+    plan = OpenModel(reader, "memory").plan
+
+    assert plan.skipped[-1] == Skipped("optimizer.pt", "training state")
+    assert plan.unexamined == tuple(reader.unexamined)

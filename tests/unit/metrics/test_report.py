@@ -204,12 +204,12 @@ def test_evidence_that_is_not_finite_becomes_null() -> None:
     assert parsed(report)["findings"][0]["evidence"]["max_abs"] is None
 
 
-def test_bytes_in_a_name_that_are_no_text_are_replaced() -> None:
+def test_bytes_in_a_name_that_are_no_text_are_escaped() -> None:
     version = typical()
     odd = MODEL.model_copy(update={"name": "m"}).model_dump() | {"source": "file:w\udcff.pt"}
     report = build_report(ModelPart(**odd), None, version, judge(version, RulesSettings()), (), {})
 
-    assert parsed(report)["model"]["source"] == "file:w\N{REPLACEMENT CHARACTER}.pt"
+    assert parsed(report)["model"]["source"] == "file:w\\udcff.pt"
 
 
 def test_timings_that_are_not_finite_become_null() -> None:
@@ -231,3 +231,16 @@ def test_a_report_of_another_schema_version_is_refused() -> None:
 
     with pytest.raises(ValidationError):
         Report.model_validate(document)
+
+
+def test_a_lone_surrogate_anywhere_in_the_weights_does_not_crash_the_report() -> None:
+    text = "\ud800"
+    version = examination(new_layer(text, dtype=text), unreadable_layer("u" + text), has_baseline=False)
+    skipped = (Skipped(text, text),)
+
+    document = parsed(build_report(MODEL, None, version, judge(version, RulesSettings()), skipped, {}))
+
+    escaped = text.encode("ascii", "backslashreplace").decode()
+    assert (document["layers"][0]["name"], document["layers"][0]["dtype"]) == (escaped, escaped)
+    assert document["findings"][0]["layer"] == "u" + escaped
+    assert document["skipped"] == [{"name": escaped, "reason": escaped}]

@@ -118,3 +118,49 @@ def test_a_defect_of_the_program_is_told_by_an_exit_code_that_no_command_uses(
 
     assert caught.value.code == os.EX_SOFTWARE
     assert "ZeroDivisionError: a defect" in capsys.readouterr().err
+
+
+def weights(folder: Path, *names: str) -> None:
+    for name in names:
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["1/model.safetensors", "2/model.safetensors"],
+        ["v9/fraud-9.pt", "v10/fraud-10.pt", "notes/other.bin"],
+        ["a/model-00001-of-00002.bin", "a/model-00002-of-00002.bin", "b/model-00001-of-00001.bin"],
+    ],
+)
+def test_a_folder_of_versions_is_refused_naming_them(
+    names: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights(tmp_path, *names)
+
+    with pytest.raises(typer.Exit) as caught:
+        model_path(str(tmp_path))
+
+    assert caught.value.exit_code == 2
+    versions = ", ".join(sorted({name.split("/")[0] for name in names} - {"notes"}))
+    assert f"several models or versions ({versions})" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["unet/unet.safetensors", "vae/vae.safetensors"],
+        ["unet/model.safetensors", "vae/model.safetensors", "model_index.json"],
+        ["encoder/model.pt", "decoder/model.pt", "config.json"],
+        ["model.safetensors", "checkpoint-1/model.safetensors", "checkpoint-2/model.safetensors"],
+        ["artifacts/data/model.pth"],
+    ],
+)
+def test_a_folder_whose_subfolders_are_parts_of_one_model_is_a_model(
+    names: list[str], tmp_path: Path
+) -> None:
+    weights(tmp_path, *names)
+
+    assert model_path(str(tmp_path)) == tmp_path

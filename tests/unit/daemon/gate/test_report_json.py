@@ -112,4 +112,4 @@ def test_names_that_no_encoding_knows_do_not_cost_the_report() -> None:
 
     found = strict(report.model_copy(update={"model": named}).to_json())
 
-    assert found["model"]["source"] == "bad\N{REPLACEMENT CHARACTER}.safetensors"
+    assert found["model"]["source"] == "bad\\udcff.safetensors"

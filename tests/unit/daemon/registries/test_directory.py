@@ -58,6 +58,24 @@ def test_a_version_whose_times_lie_in_the_future_settles_by_what_was_seen(world:
     assert names(world.registry.listing(first + timedelta(seconds=5.1))) == ["v1"]
 
 
+def test_the_first_sight_of_a_version_does_not_trust_a_file_server_whose_clock_is_behind(
+    world: DirectoryWorld,
+) -> None:
+    world.publish("m", "v1")
+    # Seen from a server that is 59 s behind, what changes this moment changed 59 s ago.
+    moment = last_change(world, "v1") + timedelta(seconds=59)
+    assert world.registry.listing(moment).unfinished == (("m", "v1"),)
+    (world.folder("m", "v1") / "model.safetensors").chmod(0o600)
+    moment += timedelta(seconds=1)
+    assert world.registry.listing(moment).unfinished == (("m", "v1"),)
+    assert names(world.registry.listing(moment + timedelta(seconds=5))) == ["v1"]
+
+
+def test_a_version_that_is_minutes_old_at_the_first_look_is_complete_at_once(world: DirectoryWorld) -> None:
+    world.publish("m", "v1")
+    assert names(world.registry.listing(last_change(world, "v1") + timedelta(seconds=65.1))) == ["v1"]
+
+
 def test_a_version_that_keeps_changing_does_not_settle(world: DirectoryWorld) -> None:
     world.publish("m", "v1")
     moment = datetime.now(UTC)
@@ -91,6 +109,41 @@ def test_a_folder_without_weights_is_no_version_yet(world: DirectoryWorld) -> No
     folder.mkdir(parents=True)
     (folder / "README.md").write_text("soon")
     assert (world.look().versions, world.look().unfinished) == ((), ())
+
+
+def test_a_folder_that_settled_without_weights_is_told(world: DirectoryWorld) -> None:
+    folder = world.folder("m", "v1")
+    folder.mkdir(parents=True)
+    (folder / "weights.pkl").write_bytes(b"?")
+    changed = datetime.fromtimestamp(folder.stat().st_ctime, UTC)
+    assert world.registry.listing(changed + timedelta(seconds=30)).remarks == ()
+    listing = world.registry.listing(changed + timedelta(seconds=66))
+    (remark,) = listing.remarks
+    assert remark.startswith(f"{folder}: holds no weight file, so it is no version; ")
+    assert ".safetensors" in remark
+    assert (listing.versions, listing.unfinished) == ((), ())
+
+
+def test_with_a_marker_a_folder_without_weights_is_told_once_the_marker_is_there(tmp_path: Path) -> None:
+    world = DirectoryWorld(tmp_path, marker="DONE")
+    folder = world.folder("m", "v1")
+    folder.mkdir(parents=True)
+    assert world.look().remarks == ()
+    (folder / "DONE").touch()
+    (remark,) = world.look().remarks
+    assert remark.startswith(f"{folder}: holds no weight file")
+
+
+def test_with_a_marker_a_single_file_is_told_to_need_a_folder(tmp_path: Path) -> None:
+    world = DirectoryWorld(tmp_path, marker="DONE")
+    (world.root / "m").mkdir()
+    file = write_safetensors(world.root / "m" / "v1.safetensors", network())
+    listing = world.look()
+    assert listing.versions == ()
+    assert listing.remarks == (
+        f"{file}: a single file cannot hold the marker DONE, so it never counts as complete; "
+        + "put it into a folder of its own",
+    )
 
 
 @pytest.mark.parametrize("name", [".v2", "v2.tmp", "v2.partial", "v2~"])
@@ -167,6 +220,11 @@ def test_refs_that_match_a_pattern_are_listed(world: DirectoryWorld) -> None:
 
 def test_files_in_the_root_are_ignored(world: DirectoryWorld) -> None:
     (world.root / "README.md").write_text("models live here")
+    assert world.look() == Listing((), (), empty=True)
+
+
+def test_a_tree_with_a_model_is_not_empty_although_it_holds_no_version(world: DirectoryWorld) -> None:
+    (world.root / "m").mkdir()
     assert world.look() == Listing((), ())
 
 

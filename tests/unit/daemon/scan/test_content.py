@@ -8,12 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from layerwatch.config.rules import RulesSettings
 from layerwatch.config.scan import ScanSettings
+from layerwatch.daemon.examining import examine
 from layerwatch.daemon.scan.content import Progress, measure_content, unreadable_content
 from layerwatch.daemon.scan.executor import LocalExecutor
 from layerwatch.daemon.scan.messages import ScanRequest
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
+from layerwatch.metrics.findings import LayerStatus, Verdict
+from layerwatch.metrics.judge import judge
 from layerwatch.metrics.measurement import METRIC_SET, Measurement
+from layerwatch.metrics.report import ModelPart, build_report
 from layerwatch_testing.models import State, write_safetensors
 
 
@@ -119,3 +124,37 @@ def test_after_the_last_attempt_the_record_carries_the_reason() -> None:
 
     assert content.file_problem == ("timeout", "m.safetensors: timeout: not finished")
     assert (content.fingerprint, content.size_bytes, content.layers) == ("print", 5, ())
+
+
+def test_a_weight_file_that_could_not_be_read_beside_the_others_makes_the_version_undecided(
+    executor: LocalExecutor, tmp_path: Path
+) -> None:
+    write_safetensors(tmp_path / "model.safetensors", {"a.weight": normal(12, 8)})
+    (tmp_path / "extra.gguf").write_bytes(b"GGUF" + bytes(40))
+    (tmp_path / "optimizer.pt").write_bytes(b"anything")
+    kept: dict[str, Measurement] = {}
+
+    content = measure_content(
+        executor,
+        ScanRequest(str(tmp_path)),
+        "print",
+        0,
+        lambda digest: False,
+        lambda one: kept.__setitem__(one.digest, one),
+    ).content
+
+    layer, file = content.layers
+    assert layer.problem_reason is None
+    assert (file.name, file.shape, file.problem_reason) == ("extra.gguf", (), "unknown_format")
+    assert file.problem_detail is not None
+    assert file.problem_detail.startswith("weights in extra.gguf were not examined: this is a GGUF file")
+    assert [one.name for one in content.skipped] == ["optimizer.pt"]
+
+    examination = examine(content, None, kept.get, {})
+    judgement = judge(examination, RulesSettings())
+    model = ModelPart(source="m", name="m", version="1", fingerprint="p", format="safetensors", size_bytes=0)
+    report = build_report(model, None, examination, judgement, (), {})
+    assert [one.name for one in report.layers if one.status is LayerStatus.UNDECIDED] == ["extra.gguf"]
+    assert report.verdict is Verdict.UNDECIDED
+    (finding,) = [one for one in report.findings if one.rule == "unreadable"]
+    assert finding.layer == "extra.gguf"

@@ -429,3 +429,22 @@ def test_the_process_that_asks_for_scans_never_imports_torch(model: Path) -> Non
     )
 
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_a_worker_whose_parent_is_gone_before_it_could_ask_the_kernel_ends_at_once() -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-P", "-m", "layerwatch.daemon.scan.worker"),
+            *("--memory-limit", str(1024 * MIB), "--niceness", "0", "--threads", "1"),
+            *("--parent", "1" if os.getpid() != 1 else "2"),
+        ],
+        env=environment(),
+        stdin=subprocess.DEVNULL,  # nothing to do is no error: a worker that goes on ends with code 0
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "the process that started this scan process is gone" in done.stderr

@@ -19,6 +19,7 @@ from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.layers import Layer, LayerPlan, Skipped
 from layerwatch.metrics.measured import MeasuredLayer
 from layerwatch.metrics.measurement import FitStatus, LayerKind, Measurement, SpectralNumbers
+from layerwatch.metrics.tensors import UnexaminedFile
 
 names = st.text(max_size=30)
 shapes = st.lists(st.integers(0, 2**40), max_size=4).map(tuple)
@@ -131,17 +132,23 @@ def test_one_spectrum_that_is_also_the_folded_one_is_sent_once_and_shared_again(
     assert found.folded_spectrum is found.spectrum
 
 
-@given(st.lists(st.builds(Skipped, names, names)), st.lists(layers), st.lists(layers))
-def test_the_plan_keeps_every_skipped_tensor_and_counts_layers_and_vectors(
-    skipped: list[Skipped], planned: list[Layer], bare: list[Layer]
+unexamined_files = st.builds(UnexaminedFile, names, st.sampled_from(UnreadableReason), names)
+
+
+@given(
+    st.lists(st.builds(Skipped, names, names)), st.lists(unexamined_files), st.lists(layers), st.lists(layers)
+)
+def test_the_plan_keeps_every_skipped_tensor_and_file_and_counts_layers_and_vectors(
+    skipped: list[Skipped], unexamined: list[UnexaminedFile], planned: list[Layer], bare: list[Layer]
 ) -> None:
-    plan = LayerPlan(tuple(planned), tuple(bare), tuple(skipped))
+    plan = LayerPlan(tuple(planned), tuple(bare), tuple(skipped), tuple(unexamined))
 
     message = messages.decode(messages.encode(messages.plan_message(plan, "safetensors")))
 
     assert message["total"] == len(planned) + len(bare)
     assert message["format"] == "safetensors"
     assert messages.skipped_of(message) == tuple(skipped)
+    assert messages.unexamined_of(message) == tuple(unexamined)
 
 
 @given(errors)
@@ -183,7 +190,7 @@ def test_any_json_value_is_a_message_or_refused(value: Any) -> None:
     except REFUSALS:
         assert not isinstance(value, dict)
         return
-    for parse in (messages.layer_of, messages.skipped_of, messages.error_of):
+    for parse in (messages.layer_of, messages.skipped_of, messages.unexamined_of, messages.error_of):
         with pytest.raises(REFUSALS):
             parse(message)
 

@@ -104,20 +104,6 @@ def test_due_entries_come_lowest_id_first_and_no_more_than_asked(database: Datab
     assert [entry.event_id for entry in outbox.due(later(10), 2)] == ["a", "b"]
 
 
-def test_the_next_due_time_is_that_of_the_earliest_waiting_entry(database: Database) -> None:
-    outbox = _outbox(database)
-    assert outbox.next_due_at() is None
-    _queue(database, "a", "b")
-    one, two = outbox.due(NOW, 2)
-    outbox.mark_failed(one.id, NOW, later(20), DeliveryReason.TIMEOUT, "")
-    outbox.mark_failed(two.id, NOW, later(10), DeliveryReason.TIMEOUT, "")
-    assert outbox.next_due_at() == later(10)
-    outbox.mark_delivered(two.id, later(10))
-    assert outbox.next_due_at() == later(20)
-    outbox.mark_dead(one.id, later(20), DeliveryReason.GONE, "410")
-    assert outbox.next_due_at() is None
-
-
 def test_failures_are_counted_and_the_last_one_is_shown(database: Database) -> None:
     _queue(database, "e")
     outbox = _outbox(database)

@@ -243,3 +243,10 @@ def test_opening_an_up_to_date_database_imports_nothing_heavy(url: str) -> None:
     )
     printed, complaint = python(program, url).communicate(timeout=120)
     assert (printed.strip(), complaint) == ("[]", "")
+
+
+def test_the_query_of_a_url_that_is_refused_is_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="names no file") as refused:
+        Database.open(f"sqlite:///{tmp_path}/layerwatch.db?password=hidden")
+    assert refused.value.reason is StoreReason.UNSUPPORTED_URL
+    assert "hidden" not in str(refused.value)

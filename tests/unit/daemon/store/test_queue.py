@@ -19,7 +19,6 @@ from storetools import NOW, judged, later, new_database, registered
 def test_nothing_waits_in_an_empty_store(database: Database) -> None:
     with database.write() as connection:
         assert versions.claim_next(connection, NOW) is None
-        assert versions.next_not_before(connection) is None
 
 
 def test_versions_of_a_model_are_claimed_one_after_the_other_in_natural_order(database: Database) -> None:
@@ -60,7 +59,6 @@ def test_a_version_that_must_wait_holds_up_the_later_ones_of_its_model_only(data
         assert other is not None
         assert other.key.model == "other"
         assert versions.claim_next(connection, later(59)) is None
-        assert versions.next_not_before(connection) == later(60)
         again = versions.claim_next(connection, later(60))
     assert again is not None
     assert (again.id, again.attempts, again.not_before) == (first.id, 2, None)
@@ -96,7 +94,7 @@ def test_a_model_whose_superseded_revision_is_still_being_scanned_waits(database
     assert new.fingerprint == "b"
 
 
-def test_interrupted_scans_go_back_to_the_queue_with_their_attempts(database: Database) -> None:
+def test_interrupted_scans_go_back_to_the_queue_and_their_attempt_does_not_count(database: Database) -> None:
     with database.write() as connection:
         registered(connection, "1", model="a")
         registered(connection, "1", model="b")
@@ -106,7 +104,18 @@ def test_interrupted_scans_go_back_to_the_queue_with_their_attempts(database: Da
         again = versions.claim_next(connection, NOW)
     assert again is not None
     assert claimed[0] is not None
-    assert (again.id, again.attempts) == (claimed[0].id, 2)
+    assert (again.id, again.attempts) == (claimed[0].id, 1)
+
+
+def test_a_release_that_does_not_count_takes_the_attempt_back(database: Database) -> None:
+    with database.write() as connection:
+        record = registered(connection, "1")
+        versions.release(connection, record.id, None, counted=False)
+        for _ in range(3):
+            claimed = versions.claim_next(connection, NOW)
+            assert claimed is not None
+            assert claimed.attempts == 1
+            versions.release(connection, claimed.id, None, counted=False)
 
 
 def test_a_judged_version_is_not_released(database: Database) -> None:

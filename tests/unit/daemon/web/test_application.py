@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
+from layerwatch.daemon.store import alerts
 from layerwatch.metrics.report import Report
 from layerwatch.metrics.rules import RULES
 from layerwatch_testing.daemons import TOKEN, RunningApp, directory, write_config
 from layerwatch_testing.networks import finetuned, network, with_nan
 from layerwatch_testing.registryworlds import DirectoryWorld
 from layerwatch_testing.waiting import until
+
+DEAD = "/api/v1/deliveries?status=dead"
 
 
 @pytest.fixture(scope="module")
@@ -229,3 +232,21 @@ def test_the_index_names_paths_that_exist(daemon: RunningApp) -> None:
     assert {"/metrics", "/-/healthy", "/-/ready", "/api/v1/models", "/api/openapi.json"} <= plain
     for path in sorted(plain):
         assert daemon.get(path).status_code == 200, path
+
+
+def test_a_given_up_event_is_shown_and_can_be_sent_again_only_while_it_is_given_up(
+    daemon: RunningApp,
+) -> None:
+    database = daemon.app.database
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    with database.write() as connection:
+        alerts.enqueue(connection, "evt_replayed", "nobody", "{}", at)
+        (entry,) = (
+            one.entry for one in alerts.list_outbox(connection) if one.entry.event_id == "evt_replayed"
+        )
+    # The receiver is not configured, so the dispatcher gives the event up by itself.
+    until(lambda: any(one["event_id"] == "evt_replayed" for one in daemon.get(DEAD).json()), "given up")
+    assert daemon.post(f"/api/v1/deliveries/{entry.id}/replay", None).status_code == 401
+    assert daemon.post(f"/api/v1/deliveries/{entry.id}/replay", TOKEN).json() == {"queued": True}
+    until(lambda: any(one["event_id"] == "evt_replayed" for one in daemon.get(DEAD).json()), "given up again")
+    assert daemon.post("/api/v1/deliveries/999999/replay", TOKEN).status_code == 404

@@ -216,3 +216,68 @@ def test_unusual_keys_get_a_readable_name(tmp_path: Path) -> None:
     members = b"".join(plain(key) + tensor_opcodes() + b"s" for key in (3, None, (1, 2), 2**200))
     reader = open_model(write_zip(tmp_path / "m.pt", b"\x80\x02}" + members + b"."))
     assert [info.name for info in reader.tensors()] == ["3", "[1]", "[2]", "[3]"]
+
+
+def test_other_networks_beside_the_weights_are_listed_under_their_key(tmp_path: Path) -> None:
+    weights = {"module.fc.weight": torch.ones(1), "module.fc.bias": torch.ones(1)}
+    checkpoint = {
+        "epoch": 3,
+        "ema": {name: value + 1 for name, value in weights.items()},
+        "state_dict": weights,
+        "discriminator": {"fc": {"weight": torch.full((1,), torch.nan)}},
+        "alias": weights,
+        "queue": torch.ones(2),
+    }
+    assert names_in(tmp_path, checkpoint) == [
+        *("fc.weight", "fc.bias"),
+        *("ema.fc.weight", "ema.fc.bias", "discriminator.fc.weight", "queue"),
+    ]
+    assert np.isnan(open_model(tmp_path / "model.pt").load("discriminator.fc.weight")).all()
+
+
+def test_what_lies_beside_an_inner_known_key_is_listed_under_its_path(tmp_path: Path) -> None:
+    checkpoint = {
+        "model": {"net": {"w": torch.ones(1)}, "head": {"w": torch.ones(1)}},
+        "": {"w": torch.ones(1)},
+    }
+    assert names_in(tmp_path, checkpoint) == ["w", "w#2", "model.head.w"]
+
+
+def test_training_state_beside_the_weights_is_left_out_with_one_reason_for_each_key(tmp_path: Path) -> None:
+    parameter = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.Adam([parameter])
+    parameter.grad = torch.ones(2)
+    optimizer.step()
+    checkpoint = {
+        "best_accuracy": torch.tensor(0.9),
+        "optimizer": optimizer.state_dict(),
+        "under_another_name": optimizer.state_dict(),
+        "lr_schedulers": [{"last_epoch": 3}],
+        "compression_sched": {"masks_dict": {"w": torch.ones(1)}},
+        "callbacks": {},
+        "state_dict": {"w": torch.ones(1)},
+        "rng_state": torch.get_rng_state(),
+    }
+    assert names_in(tmp_path, checkpoint) == ["w"]
+    reasons = dict(open_model(tmp_path / "model.pt").left_out)
+    assert reasons.pop("best_accuracy") == "single number beside the weights"
+    assert set(reasons.values()) == {"training state: not examined"}
+    assert sorted(reasons) == [
+        *("compression_sched", "lr_schedulers", "optimizer", "rng_state"),
+        *("under_another_name.param_groups", "under_another_name.state"),
+    ]
+
+
+def test_weights_are_not_hidden_by_keys_of_an_optimizer_beside_them(tmp_path: Path) -> None:
+    checkpoint = {
+        "param_groups": [],
+        "state": {},
+        "model": {"w": torch.ones(1)},
+        "head": {"w": torch.ones(1)},
+    }
+    assert names_in(tmp_path, checkpoint) == ["w", "head.w"]
+
+
+def test_a_container_that_holds_the_weights_themselves_does_not_list_them_again(tmp_path: Path) -> None:
+    weights = {"w": torch.ones(1)}
+    assert names_in(tmp_path, {"state_dict": weights, "best": {"epoch": 2, "weights": weights}}) == ["w"]

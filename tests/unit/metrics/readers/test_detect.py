@@ -242,8 +242,15 @@ def test_folders_below_are_searched_when_the_directory_holds_no_weights(tmp_path
     save(tmp_path / "vae" / "model.safetensors", w=2)
     assert contents(tmp_path) == {"artifacts.data.w": 1, "vae.w": 2}
     assert open_model(tmp_path).format == "pytorch+safetensors"
+    assert open_model(tmp_path).left_out == ()
+
+
+def test_folders_below_belong_to_the_model_of_a_directory_with_weights_of_its_own(tmp_path: Path) -> None:
+    save(tmp_path / "artifacts" / "data" / "model.pth", w=1)
+    save(tmp_path / "vae" / "model.safetensors", w=2, v=4)
     save(tmp_path / "model.safetensors", w=3)
-    assert contents(tmp_path) == {"w": 3}
+    assert contents(tmp_path) == {"w": 3, "artifacts.data.w": 1, "vae.w": 2, "vae.v": 4}
+    assert open_model(tmp_path).unexamined == ()
 
 
 def test_a_directory_without_weights_says_what_it_holds(tmp_path: Path) -> None:
@@ -264,3 +271,107 @@ def test_closing_a_joined_model_leaves_its_arrays_valid(tmp_path: Path) -> None:
     assert np.array_equal(np.concatenate([first, second]), [1, 2])
     with pytest.raises(KeyError):
         reader.load("c")
+
+
+def left_out(path: Path) -> dict[str, str]:
+    return dict(open_model(path).left_out)
+
+
+def unexamined(path: Path) -> dict[str, UnreadableReason]:
+    return {file.name: file.reason for file in open_model(path).unexamined}
+
+
+def test_training_state_indexes_and_copies_of_the_weights_are_left_out_with_their_reason(
+    tmp_path: Path,
+) -> None:
+    save(tmp_path / "model.safetensors", a=1, b=2)
+    save(tmp_path / "pytorch_model-00001-of-00002.bin", a=1)
+    save(tmp_path / "pytorch_model-00002-of-00002.bin", b=2)
+    index(tmp_path, {"a": "pytorch_model-00001-of-00002.bin"}, "pytorch_model.bin.index.json")
+    torch.save({"note": 1}, tmp_path / "notes.pt")
+    save(tmp_path / "checkpoint" / "optimizer.pt", exp=1)
+
+    reasons = left_out(tmp_path)
+
+    assert contents(tmp_path) == {"a": 1, "b": 2}
+    assert unexamined(tmp_path) == {}
+    assert "the same tensors" in reasons.pop("pytorch_model-00001-of-00002.bin")
+    assert "the same tensors" in reasons.pop("pytorch_model-00002-of-00002.bin")
+    assert "index" in reasons.pop("pytorch_model.bin.index.json")
+    assert "training state" in reasons.pop("checkpoint/optimizer.pt")
+    assert "no weights" in reasons.pop("notes.pt")
+    assert reasons == {}
+
+
+@pytest.mark.parametrize("other", [{"a": 2.0, "c": 1.0}, {"c": 1.0}])
+def test_a_torch_file_with_tensors_that_the_safetensors_lack_is_examined(
+    tmp_path: Path, other: dict[str, float]
+) -> None:
+    save(tmp_path / "model.safetensors", a=1)
+    save(tmp_path / "ema.pt", **other)
+
+    prefix = "ema." if "a" in other else ""
+
+    assert contents(tmp_path) == {"a": 1} | {prefix + name: value for name, value in other.items()}
+    assert left_out(tmp_path) == {}
+
+
+def test_a_torch_file_with_a_tensor_of_another_shape_is_no_copy(tmp_path: Path) -> None:
+    save(tmp_path / "model.safetensors", a=1)
+    torch.save({"a": torch.ones(2)}, tmp_path / "pytorch_model.bin")
+    assert contents(tmp_path) == {"a": 1, "pytorch_model.a": 1}
+
+
+def test_safetensors_that_the_index_does_not_name_are_examined(tmp_path: Path) -> None:
+    save(tmp_path / "model-00001-of-00001.safetensors", a=1)
+    index(tmp_path, {"a": "model-00001-of-00001.safetensors"})
+    save(tmp_path / "consolidated.safetensors", a=2, b=3)
+    assert contents(tmp_path) == {"a": 1, "consolidated.a": 2, "consolidated.b": 3}
+
+
+def test_files_that_cannot_be_read_beside_the_weights_are_named_and_do_not_hide_the_weights(
+    tmp_path: Path,
+) -> None:
+    save(tmp_path / "model.safetensors", a=1)
+    (tmp_path / "model.gguf").write_bytes(b"GGUF\3\0\0\0" + bytes(40))
+    (tmp_path / "vocabulary.bin").write_bytes(b"words")
+    (tmp_path / "empty.pt").touch()
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "model.onnx").write_bytes(b"x" * 8)
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino" / "openvino_model.bin").write_bytes(bytes(64))
+    cut = save(tmp_path / "vae" / "model.safetensors", b=1)
+    cut.write_bytes(cut.read_bytes()[:-1])
+    save(tmp_path / "head-00001-of-00002.pt", c=1)
+
+    assert contents(tmp_path) == {"a": 1}
+    found = unexamined(tmp_path)
+    # An incomplete series makes it unclear what belongs together: its whole folder is named.
+    assert found == {
+        "empty.pt": UnreadableReason.MISSING_SHARD,
+        "head-00001-of-00002.pt": UnreadableReason.MISSING_SHARD,
+        "model.gguf": UnreadableReason.MISSING_SHARD,
+        "vocabulary.bin": UnreadableReason.MISSING_SHARD,
+        "onnx/model.onnx": UnreadableReason.UNKNOWN_FORMAT,
+        "openvino/openvino_model.bin": UnreadableReason.UNKNOWN_FORMAT,
+        "vae/model.safetensors": UnreadableReason.TRUNCATED,
+    }
+    (tmp_path / "head-00001-of-00002.pt").unlink()
+    found = unexamined(tmp_path)
+    assert found["empty.pt"] is UnreadableReason.EMPTY_FILE
+    assert found["model.gguf"] is found["vocabulary.bin"] is UnreadableReason.UNKNOWN_FORMAT
+
+
+def test_every_shard_of_a_series_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    save(tmp_path / "model.safetensors", a=1)
+    names = {f"big-0000{number}-of-00002.gguf" for number in (1, 2)}
+    for name in names:
+        (tmp_path / name).write_bytes(b"GGUF" + bytes(40))
+    assert unexamined(tmp_path).keys() == names
+
+
+def test_a_file_name_that_is_no_text_is_shown_with_its_bytes_escaped(tmp_path: Path) -> None:
+    save(tmp_path / "model.safetensors", a=1)
+    (tmp_path / "w\udcff.gguf").write_bytes(b"GGUF" + bytes(40))
+    (name,) = unexamined(tmp_path)
+    assert name == "w\\udcff.gguf"

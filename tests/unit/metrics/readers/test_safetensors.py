@@ -166,6 +166,13 @@ BROKEN: dict[str, tuple[Any, bytes, UnreadableReason, str]] = {
     "an entry too few": ({"w": {"dtype": "F32"}}, b"", UnreadableReason.BAD_HEADER, "exactly"),
     "an entry too many": ({"w": F1 | {"x": 1}}, bytes(4), UnreadableReason.BAD_HEADER, "exactly"),
     "dtype no text": ({"w": F1 | {"dtype": 1}}, bytes(4), UnreadableReason.BAD_HEADER, "dtype"),
+    "dtype no Unicode text": (
+        b'{"w": {"dtype": "\\ud800", "shape": [1], "data_offsets": [0, 4]}}',
+        bytes(4),
+        UnreadableReason.BAD_HEADER,
+        "dtype",
+    ),
+    "a very long name": ({"w" * 4097: F1}, bytes(4), UnreadableReason.TOO_LARGE, "4097 characters"),
     "negative dimension": ({"w": entry("F32", [-1], 0, 4)}, bytes(4), UnreadableReason.BAD_HEADER, "shape"),
     "fractional dimension": (
         {"w": entry("F32", [1.0], 0, 4)},
@@ -225,6 +232,11 @@ def test_a_broken_header_is_refused_with_its_reason(tmp_path: Path, case: str) -
     error = refusal(write_safetensors(tmp_path / "m.safetensors", header, data))
     assert error.reason is reason
     assert words in error.detail
+
+
+def test_the_longest_name_that_is_accepted_is_read(tmp_path: Path) -> None:
+    path = write_safetensors(tmp_path / "m.safetensors", {"w" * 4096: F1}, bytes(4))
+    assert [info.name for info in open_model(path).tensors()] == ["w" * 4096]
 
 
 def test_a_header_length_beyond_the_file_is_refused(tmp_path: Path) -> None:
