@@ -72,6 +72,7 @@ class Watcher:
         self._targets: dict[str, dict[str, str]] | None = None
         self._followed: dict[str, dict[str, str]] | None = None
         self._told: set[str] = set()
+        self._recalled = False
         self._empty_since: datetime | None = None
         # Known versions, by model and name, that could not be hashed the last time.
         self._unread: set[tuple[str, str]] = set()
@@ -139,6 +140,7 @@ class Watcher:
 
         The folder that an unmounted volume leaves behind is readable and empty.
         """
+        self._recall_once()
         since, self._empty_since = self._empty_since, None
         now = self._clock()
         listing = self._registry.listing(now)
@@ -154,6 +156,21 @@ class Watcher:
             return listing
         detail = f"the directory is empty although it held {held} versions: is it mounted?"
         raise RegistryUnavailable(RegistryReason.EMPTY, detail)
+
+    def _recall_once(self) -> None:
+        """Tell the registry what was published before the restart, so that no ref falls back to older versions."""
+        if self._recalled:
+            return
+        with self._database.read() as connection:
+            known = versions.current_of_registry(connection, self._registry.name)
+        self._registry.recall(
+            {
+                record.source_path: record.token
+                for record in known
+                if record.gone_at is None and record.token is not None
+            }
+        )
+        self._recalled = True
 
     def _register(self, listing: Listing, rehash: bool) -> int:
         with self._database.read() as connection:

@@ -21,7 +21,7 @@ def main() -> None:
     """Run ``layerwatch demo`` and draw its output."""
     command = [str(Path(sys.executable).with_name("layerwatch")), "demo", "--exit"]
     finished = subprocess.run(command, capture_output=True, text=True, check=True)
-    shown = finished.stdout.partition("\nto start the daemon again")[0]
+    shown = finished.stdout.partition("\nto try on the same files")[0]
     console = Console(record=True, width=WIDTH, file=io.StringIO())
     console.print("[bold]$ make run[/bold]")
     for line in shown.splitlines():

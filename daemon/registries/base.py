@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -120,6 +121,9 @@ class Registry(Protocol):
     @property
     def name(self) -> str:
         """Name from the configuration."""
+
+    def recall(self, published: Mapping[str, str]) -> None:
+        """Before the first listing: location -> token of what an earlier process found complete."""
 
     def listing(self, now: datetime) -> Listing:
         """Look at everything that is watched; raises RegistryUnavailable."""

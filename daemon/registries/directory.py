@@ -15,10 +15,10 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -41,6 +41,7 @@ LINEAGE_FILE = "lineage.json"
 _LINEAGE_LIMIT = 64 * 1024
 _CLOCK_SKEW = timedelta(seconds=60)
 """So far a file server's clock may be behind: only older change times are believed at the first sight."""
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _INVISIBLE_SUFFIXES = (".tmp", ".partial", "~")
 _SHARD = re.compile(r".*(-\d{5,6}-of-\d{5,6}\.\w+|\.index\.json)", re.ASCII | re.DOTALL)
 
@@ -92,6 +93,14 @@ class DirectoryRegistry:
     def name(self) -> str:
         """Name from the configuration."""
         return self._settings.name
+
+    def recall(self, published: Mapping[str, str]) -> None:
+        """Before the first listing: location -> token of what an earlier process found complete.
+
+        What did not change since is complete at once, and what did keeps its refs until it has settled again.
+        """
+        self._published |= published.keys()
+        self._first_seen |= {path: (token, _LONG_AGO) for path, token in published.items()}
 
     def listing(self, now: datetime) -> Listing:
         """Walk the tree by stat alone; nothing is opened but ``lineage.json``."""

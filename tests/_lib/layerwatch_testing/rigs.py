@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -62,6 +62,9 @@ class CountingRegistry:
     @property
     def name(self) -> str:
         return self._registry.name
+
+    def recall(self, published: Mapping[str, str]) -> None:
+        self._registry.recall(published)
 
     def listing(self, now: datetime) -> Listing:
         return self._registry.listing(now)

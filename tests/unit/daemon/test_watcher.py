@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from prometheus_client import generate_latest
@@ -14,7 +15,10 @@ from layerwatch.alerts.model import AlertPhase
 from layerwatch.daemon.alerting import AlertPolicy
 from layerwatch.daemon.fingerprints import is_stand_in
 from layerwatch.daemon.registries.base import FoundVersion, Listing
+from layerwatch.daemon.registries.directory import DirectoryRegistry
+from layerwatch.daemon.scan.executor import LocalExecutor
 from layerwatch.daemon.store import alerts, baselines, refs, versions
+from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.errors import StoreError, StoreReason
 from layerwatch.daemon.store.records import VersionState
 from layerwatch.daemon.watcher import forget_registry, known_registries
@@ -416,6 +420,23 @@ def test_refs_stay_where_they_were_when_a_verdict_comes_before_the_first_look(
     assert pointed(rig) == {"m@latest": "v1"}
     rig.look()
     assert pointed(rig) == {"m@latest": "v2"}
+
+
+def test_a_restart_right_after_a_publication_does_not_move_refs_back(
+    database: Database, tmp_path: Path, local_executor: LocalExecutor
+) -> None:
+    world = DirectoryWorld(tmp_path, marker=None)
+    rig = Rig(database, world, local_executor)
+    world.publish("m", "v1")
+    world.publish("m", "v2", with_nan(network()))
+    rig.cycle()
+    queued = told(rig)
+    rig.clock.now = datetime.now(UTC)  # both are fresh at this moment
+    rig.registry._registry = DirectoryRegistry(world.settings())
+    rig.watcher = rig.new_watcher()
+    assert rig.look() == "registry reg: 2 versions listed, 0 queued, 0 gone"
+    assert pointed(rig) == {"m@latest": "v2"}
+    assert told(rig) == queued
 
 
 def test_refs_that_could_not_be_followed_are_followed_by_the_next_look(

@@ -76,6 +76,21 @@ def test_a_version_that_is_minutes_old_at_the_first_look_is_complete_at_once(wor
     assert names(world.registry.listing(last_change(world, "v1") + timedelta(seconds=65.1))) == ["v1"]
 
 
+def test_what_was_published_before_a_restart_is_complete_at_once_or_keeps_its_refs_when_it_changed(
+    world: DirectoryWorld,
+) -> None:
+    world.publish("m", "v1")
+    world.publish("m", "v2")
+    published = {found.location: found.token for found in world.look().versions}
+    (world.folder("m", "v2") / "model.safetensors").chmod(0o600)
+    restarted = DirectoryRegistry(world.settings())
+    restarted.recall(published)
+    moment = last_change(world, "v2")
+    listing = restarted.listing(moment)
+    assert (names(listing), listing.unfinished, refs(listing)) == (["v1"], (("m", "v2"),), {"latest": "v2"})
+    assert names(restarted.listing(moment + timedelta(seconds=5.1))) == ["v1", "v2"]
+
+
 def test_a_version_that_keeps_changing_does_not_settle(world: DirectoryWorld) -> None:
     world.publish("m", "v1")
     moment = datetime.now(UTC)
