@@ -290,7 +290,7 @@ def test_an_idle_daemon_is_small_knows_no_torch_and_keeps_no_scan_process(
     for library in ("libtorch", "/scipy/", "/sklearn/"):
         assert library not in maps
     assert resident_mb(daemon.pid) < IDLE_LIMIT_MB
-    until(lambda: daemon.workers() == [], "the end of the idle scan process", seconds=40)
+    until(lambda: daemon.workers() == [], "the end of the idle scan process", seconds=120)
     assert daemon.get("/-/healthy").status_code == 200
     world.publish("a", "v2", finetuned(network(1)))
     assert daemon.wait_for_verdict("local/a/v2") == "pass"
