@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -63,7 +63,9 @@ def follow_refs(
             refs.remove(connection, registry, model, record.ref)
             for group in RuleGroup:
                 gone = Observation(AlertIdentity(registry, model, record.ref, group), None, None, None, ())
-                _advance(connection, gone, EventContext(external_url=policy.external_url), policy, now)
+                _advance(
+                    connection, gone, lambda: EventContext(external_url=policy.external_url), policy, now
+                )
             changed = True
             continue
         pointed = versions.get(connection, record.version_id)
@@ -110,13 +112,11 @@ def _observe(
         # A person looked at this version and called it normal.
         found = [finding for finding in found if finding.group is not RuleGroup.WEIGHTS]
     changed = False
-    context: EventContext | None = None
     for group in RuleGroup:
         identity = AlertIdentity(key.registry, key.model, ref, group)
         firing = tuple(finding for finding in found if finding.group is group and _fires(finding, policy))
         if not firing and alerts.load_state(connection, identity) is None:
             continue
-        context = context or _context(connection, version, policy)
         observation = Observation(
             identity,
             key.version,
@@ -126,7 +126,9 @@ def _observe(
             _undecided(version, found, group),
             accepted and group is RuleGroup.WEIGHTS,
         )
-        changed |= _advance(connection, observation, context, policy, now)
+        changed |= _advance(
+            connection, observation, lambda: _context(connection, version, policy), policy, now
+        )
     return changed
 
 
@@ -148,16 +150,17 @@ def _undecided(version: VersionRecord, found: list[Finding], group: RuleGroup) -
 def _advance(
     connection: Connection,
     observation: Observation,
-    context: EventContext,
+    context: Callable[[], EventContext],
     policy: AlertPolicy,
     now: datetime,
 ) -> bool:
+    """Bring one alert up to date; the context, which reads a whole report, is asked for only to tell an event."""
     before = alerts.load_state(connection, observation.identity)
     after, transitions = advance(before, observation, now, policy.repeat_interval)
     if after is not None and after != before:
         alerts.save_state(connection, after)
     for transition in transitions:
-        payload = encode_event(build_event(transition, context))
+        payload = encode_event(build_event(transition, context()))
         for entry in entries_for(transition, payload, policy.receivers.values()):
             alerts.enqueue(connection, entry.event_id, entry.receiver, entry.payload, now)
     return bool(transitions)
