@@ -75,7 +75,7 @@ def measure_content(
             exact[measured.layer.name] = measured.exact
         if measured.problem is not None and measured.problem.transient:
             passing.append(measured.problem)
-        entries.append(_entry(measured))
+        entries.append(entry_of(measured))
         progress(Progress(len(entries), total, measured.layer.name))
 
     file_format = "unknown"
@@ -135,7 +135,8 @@ def _unexamined_entry(file: UnexaminedFile) -> LayerEntry:
     )
 
 
-def _entry(measured: MeasuredLayer) -> LayerEntry:
+def entry_of(measured: MeasuredLayer) -> LayerEntry:
+    """What is kept of one measured layer in the record of its content."""
     layer, problem = measured.layer, measured.problem
     return LayerEntry(
         name=layer.name,

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from layerwatch.config.rules import RulesSettings
 from layerwatch.daemon.examining import examine
-from layerwatch.daemon.store.records import ContentRecord, LayerEntry
+from layerwatch.daemon.scan.content import entry_of
+from layerwatch.daemon.store.records import ContentRecord
 from layerwatch.metrics.change import AlignedChange
 from layerwatch.metrics.examination import Examination
 from layerwatch.metrics.judge import Judgement, judge
 from layerwatch.metrics.measure import measure_layers
-from layerwatch.metrics.measured import MeasuredLayer
 from layerwatch.metrics.measurement import METRIC_SET, Measurement
 from layerwatch.metrics.openmodel import OpenModel
 from layerwatch.metrics.readers.detect import open_model
@@ -100,7 +100,7 @@ def scan(
         metric_set=METRIC_SET,
         format=model.format,
         size_bytes=path.stat().st_size,
-        layers=tuple(_entry(one) for one in measured),
+        layers=tuple(entry_of(one) for one in measured),
         skipped=(),
         file_problem=None,
         measure_seconds=0.0,
@@ -142,16 +142,3 @@ def judge_states(
 ) -> Judgement:
     """:func:`examine_states`, judged; with the default rules unless others are given."""
     return judge(examine_states(folder, new, baseline, exact), rules or RulesSettings())
-
-
-def _entry(measured: MeasuredLayer) -> LayerEntry:
-    layer, problem = measured.layer, measured.problem
-    return LayerEntry(
-        name=layer.name,
-        kind=layer.kind,
-        shape=layer.shape,
-        dtype=layer.dtype,
-        digest=measured.digest,
-        problem_reason=str(problem.reason) if problem else None,
-        problem_detail=str(problem) if problem else None,
-    )
