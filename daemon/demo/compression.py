@@ -34,8 +34,9 @@ def quantise(tensors: Tensors) -> dict[str, NDArray[Any]]:
             stored[name] = values
             continue
         largest = np.abs(values).reshape(values.shape[0], -1).max(axis=1)
-        # A row of zeros has no scale of its own; any will do.
-        scale = np.where(largest > 0.0, largest / _INT8_LARGEST, 1.0).astype(np.float32)
+        scale = (largest / _INT8_LARGEST).astype(np.float32)
+        # A row of zeros, or of values so small that their scale is none, has no scale of its own; any will do.
+        scale[scale == 0.0] = 1.0
         steps = np.rint(values / _per_row(scale, values.ndim))
         stored[name] = np.clip(steps, -_INT8_LARGEST, _INT8_LARGEST).astype(np.int8)
         stored[name + SCALE_SUFFIX] = scale

@@ -48,13 +48,27 @@ class Database:
         except OSError as error:
             detail = f"{path.parent}: cannot create the folder of the database: {error.strerror}"
             raise StoreError(StoreReason.CANNOT_OPEN, detail) from error
-        database = cls(sqlite.create_engine(path), path)
+        database = cls._unprepared(path)
         try:
             database._prepare()
         except BaseException:
             database.close()
             raise
         return database
+
+    @classmethod
+    def is_up_to_date(cls, url: str) -> bool:
+        """Whether the existing database has this code's schema; raises StoreError as :meth:`open`."""
+        database = cls._unprepared(database_path(url))
+        try:
+            with database.read() as connection:
+                return schema.state(connection) is SchemaState.UP_TO_DATE
+        finally:
+            database.close()
+
+    @classmethod
+    def _unprepared(cls, path: Path) -> Database:
+        return cls(sqlite.create_engine(path), path)
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
