@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from layerwatch.metrics.change import AlignedChange, exact_change
 from layerwatch.metrics.errors import UnreadableError
+from layerwatch.metrics.hill import farms_alpha
 from layerwatch.metrics.layers import Layer
 from layerwatch.metrics.measured import MeasuredLayer
 from layerwatch.metrics.measurement import LayerKind, Measurement
 from layerwatch.metrics.openmodel import OpenModel
 from layerwatch.metrics.sketch import sketch
-from layerwatch.metrics.spectra import layer_eigenvalues, spectral_numbers, unfolded
+from layerwatch.metrics.spectra import layer_eigenvalues, matrix_views, spectral_numbers, unfolded
 from layerwatch.metrics.tensors import Array
+from layerwatch.metrics.traps import find_traps
 
 __all__ = ["Known", "MeasuredLayer", "measure_layers", "measure_values"]
 
@@ -114,10 +116,15 @@ def measure_values(
         folded_spectrum = layer_eigenvalues(values, layer.kind, factors)
         folded = spectral_numbers(folded_spectrum, layer.dtype, longer, shorter)
     rows, columns, kurtosis = _row_column_numbers(matrix, factors)
+    views = list(matrix_views(values, layer.kind, None))
+    traps = find_traps(views, seed=int(digest[:16], 16))
     raw32 = _float32(raw)
     return replace(
         base,
         kurtosis=kurtosis,
+        farms_alpha=farms_alpha(views),
+        traps=traps.count,
+        largest_trap=traps.largest,
         numbers=numbers,
         folded=folded,
         folded_by=layer.batchnorm.name if layer.batchnorm and factors is not None else None,

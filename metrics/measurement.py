@@ -12,7 +12,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-METRIC_SET = "1"
+METRIC_SET = "2"
 """Version of the definitions below and of the sketch's seeds. Measurements of different sets never mix."""
 
 
@@ -48,8 +48,9 @@ class FitStatus(StrEnum):
 class SpectralNumbers:
     """Numbers read off one eigenvalue spectrum (eigenvalues of W^T W, not divided by N).
 
-    Definitions and sources: ``metrics/spectra.py`` and ``metrics/tailfit.py``. None means undefined for this
-    matrix, never zero and never a sentinel.
+    Definitions and sources: ``spectra.py``, ``tailfit.py``, ``randommatrix.py`` (mp_*, num_spikes,
+    small_end_share), ``erg.py``, ``hill.py`` and ``alternatives.py`` (exponential_*, truncated_*). None means
+    undefined for this matrix, never zero and never a sentinel.
     """
 
     num_eigenvalues: int
@@ -67,6 +68,17 @@ class SpectralNumbers:
     entropy: float | None
     effective_rank: float | None
     rank_loss: int | None
+    mp_bulk_edge: float | None = None
+    mp_softrank: float | None = None
+    num_spikes: int | None = None
+    small_end_share: float | None = None
+    erg_tail: int | None = None
+    erg_gap: int | None = None
+    hill_alpha: float | None = None
+    exponential_ratio: float | None = None
+    exponential_p: float | None = None
+    truncated_ratio: float | None = None
+    truncated_p: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +95,10 @@ class Measurement:
         norm: Frobenius norm of the raw tensor.
         zero_share: share of elements that are exactly zero, 0..1.
         kurtosis: fourth standardised moment of the folded matrix's elements (3 for a Gaussian), or None.
+        farms_alpha: Hill's alpha on square windows of the raw matrix, or None below 128 x 128 (``hill.py``).
+        traps: eigenvalues that leave the bulk after the elements were shuffled; the shuffle is seeded by the
+            digest. None where nothing was computed (``traps.py``).
+        largest_trap: the largest of them over the bulk's threshold, above 1, or None.
         numbers: spectral numbers of the raw matrix, None for 1-D tensors and non-finite layers.
         folded: spectral numbers of the BatchNorm-folded matrix; equal to ``numbers`` where nothing is folded.
         folded_by: name of the BatchNorm folded into the layer, or None.
@@ -103,6 +119,9 @@ class Measurement:
     norm: float
     zero_share: float
     kurtosis: float | None = None
+    farms_alpha: float | None = None
+    traps: int | None = None
+    largest_trap: float | None = None
     numbers: SpectralNumbers | None = None
     folded: SpectralNumbers | None = None
     folded_by: str | None = None

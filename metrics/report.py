@@ -76,6 +76,20 @@ class LayerMetrics(_Part):
     entropy: float | None = None
     effective_rank: float | None = None
     rank_loss: int | None = None
+    mp_bulk_edge: float | None = None
+    mp_softrank: float | None = None
+    num_spikes: int | None = None
+    small_end_share: float | None = None
+    erg_tail: int | None = None
+    erg_gap: int | None = None
+    hill_alpha: float | None = None
+    exponential_ratio: float | None = None
+    exponential_p: float | None = None
+    truncated_ratio: float | None = None
+    truncated_p: float | None = None
+    farms_alpha: float | None = None
+    traps: int | None = None
+    largest_trap: float | None = None
     kurtosis: float | None = None
     max_abs: float | None = None
     zero_share: float | None = None
@@ -220,6 +234,9 @@ def _layer_part(layer: ExaminedLayer, status: LayerStatus) -> LayerPart:
             values["fit_status"] = "degenerate"
         values |= {
             "kurtosis": measured.kurtosis,
+            "farms_alpha": measured.farms_alpha,
+            "traps": measured.traps,
+            "largest_trap": measured.largest_trap,
             "max_abs": measured.max_abs,
             "zero_share": measured.zero_share,
             "non_finite": measured.non_finite,

@@ -9,14 +9,20 @@ above.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from layerwatch.metrics.alternatives import compare_laws
+from layerwatch.metrics.erg import erg_tail
+from layerwatch.metrics.hill import hill_alpha
 from layerwatch.metrics.measurement import FitStatus, LayerKind, SpectralNumbers
+from layerwatch.metrics.randommatrix import fit_bulk
 from layerwatch.metrics.tailfit import fit_tail
 from layerwatch.metrics.tensors import Array
+from layerwatch.metrics.threads import SMALL, one_thread
 
 FLOAT64_LIMIT = 1024
 """Longest shorter side that is solved in float64."""
@@ -93,7 +99,8 @@ def eigenvalues(matrix: Array) -> NDArray[np.float64]:
     for begin in range(0, matrix.shape[0], rows):
         block = torch.from_numpy(matrix[begin : begin + rows].astype(np.float64) / unit).to(dtype)
         gram.addmm_(block.T, block)
-    values: NDArray[np.float64] = torch.linalg.eigvalsh(gram).numpy().astype(np.float64)
+    with one_thread() if shorter <= SMALL else nullcontext():
+        values: NDArray[np.float64] = torch.linalg.eigvalsh(gram).numpy().astype(np.float64)
     with np.errstate(over="ignore"):
         return np.maximum(values, 0.0) * unit * unit
 
@@ -125,7 +132,8 @@ def spectral_numbers(spectrum: NDArray[np.float64], dtype: str, longer: int, sho
     """
     count = len(spectrum)
     largest = float(spectrum[-1]) if count else 0.0
-    total = float(spectrum.sum())
+    with np.errstate(over="ignore"):
+        total = float(spectrum.sum())
     if largest <= 0.0 or not np.isfinite(total):
         return _empty_numbers(count, rank_loss=count if largest <= 0.0 else None)
     solver = np.finfo(np.float64 if shorter <= FLOAT64_LIMIT else np.float32).eps
@@ -139,6 +147,11 @@ def spectral_numbers(spectrum: NDArray[np.float64], dtype: str, longer: int, sho
     rounding = _UNIT_ROUNDOFF.get(dtype, 2.0**-24) ** 2 * mean_square * (longer**0.5 + shorter**0.5) ** 2
     rank_loss = int(np.count_nonzero(spectrum <= max(rounding, resolution)))
     fit = fit_tail(positive)
+    # Rounding errors of the solver would be taken for a bulk of their own where most eigenvalues are zero.
+    resolved = np.where(spectrum > resolution, spectrum, 0.0)
+    bulk = fit_bulk(resolved, longer, shorter)
+    laws = compare_laws(positive[-fit.tail_size :], fit.alpha) if fit else None
+    erg = erg_tail(resolved)
     return SpectralNumbers(
         num_eigenvalues=count,
         fit_status=fit.status if fit else FitStatus.DEGENERATE,
@@ -155,6 +168,17 @@ def spectral_numbers(spectrum: NDArray[np.float64], dtype: str, longer: int, sho
         entropy=entropy / float(np.log(count)) if count > 1 else 0.0,
         effective_rank=float(np.exp(entropy)),
         rank_loss=rank_loss,
+        mp_bulk_edge=bulk.upper_edge if bulk else None,
+        mp_softrank=bulk.softrank if bulk else None,
+        num_spikes=bulk.num_spikes if bulk else None,
+        small_end_share=bulk.below_share if bulk else None,
+        erg_tail=erg,
+        erg_gap=erg - fit.tail_size if fit else None,
+        hill_alpha=hill_alpha(positive),
+        exponential_ratio=laws.exponential_ratio if laws else None,
+        exponential_p=laws.exponential_p if laws else None,
+        truncated_ratio=laws.truncated_ratio if laws else None,
+        truncated_p=laws.truncated_p if laws else None,
     )
 
 

@@ -30,10 +30,13 @@ _SCALARS = (
     "norm",
     "zero_share",
     "kurtosis",
+    "farms_alpha",
+    "traps",
+    "largest_trap",
     "folded_by",
     "fold_statistics_empty",
 )
-_FLOATS = frozenset({"max_abs", "norm", "zero_share", "kurtosis"})
+_FLOATS = frozenset({"max_abs", "norm", "zero_share", "kurtosis", "farms_alpha", "largest_trap"})
 _SCALAR_COLUMNS = (_TABLE.c.digest, _TABLE.c.kind, _TABLE.c.shape, _TABLE.c.dtype, _TABLE.c.scalars)
 
 

@@ -45,6 +45,17 @@ spectral_numbers = st.builds(
     entropy=maybe,
     effective_rank=maybe,
     rank_loss=st.none() | counts,
+    mp_bulk_edge=maybe,
+    mp_softrank=maybe,
+    num_spikes=st.none() | counts,
+    small_end_share=maybe,
+    erg_tail=st.none() | counts,
+    erg_gap=st.none() | st.integers(-(2**60), 2**60),
+    hill_alpha=maybe,
+    exponential_ratio=maybe,
+    exponential_p=maybe,
+    truncated_ratio=maybe,
+    truncated_p=maybe,
 )
 measurements = st.builds(
     Measurement,
@@ -57,6 +68,9 @@ measurements = st.builds(
     norm=numbers,
     zero_share=numbers,
     kurtosis=maybe,
+    farms_alpha=maybe,
+    traps=st.none() | counts,
+    largest_trap=maybe,
     numbers=st.none() | spectral_numbers,
     folded=st.none() | spectral_numbers,
     folded_by=st.none() | names,
@@ -204,6 +218,9 @@ def test_any_json_value_is_a_message_or_refused(value: Any) -> None:
         ("folded_by", 7),
         ("non_finite", []),
         ("numbers", 3),
+        ("farms_alpha", "2.11"),
+        ("traps", [1]),
+        ("largest_trap", {}),
     ],
 )
 def test_a_measurement_with_a_value_of_the_wrong_type_is_refused(key: str, value: object) -> None:
@@ -213,6 +230,25 @@ def test_a_measurement_with_a_value_of_the_wrong_type_is_refused(key: str, value
         messages.encode(messages.layer_message(MeasuredLayer(layer, "d", measurement, None)))
     )
     (message if key == "digest" else message["measurement"])[key] = value
+
+    with pytest.raises(REFUSALS):
+        messages.layer_of(message)
+
+
+NUMBERS = [one.name for one in fields(SpectralNumbers) if one.name != "fit_status"]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_spectral_number_that_is_text_is_refused(name: str) -> None:
+    values: dict[str, Any] = dict.fromkeys(NUMBERS, 1)
+    numbers = SpectralNumbers(fit_status=FitStatus.OK, **values)
+    measurement = Measurement("d", LayerKind.LINEAR, (4, 3), "F32", 0, 1.0, 1.0, 0.0, numbers=numbers)
+    layer = Layer("fc", "fc.weight", LayerKind.LINEAR, (4, 3), "F32")
+    message = json.loads(
+        messages.encode(messages.layer_message(MeasuredLayer(layer, "d", measurement, None)))
+    )
+    assert messages.layer_of(message).measurement == measurement
+    message["measurement"]["numbers"][name] = "1"
 
     with pytest.raises(REFUSALS):
         messages.layer_of(message)

@@ -55,6 +55,9 @@ def _measurements(draw: st.DrawFn) -> Measurement:
         norm=draw(_FLOATS),
         zero_share=draw(_FLOATS),
         kurtosis=draw(st.none() | _FLOATS),
+        farms_alpha=draw(st.none() | _FLOATS),
+        traps=draw(st.none() | _COUNTS),
+        largest_trap=draw(st.none() | _FLOATS),
         numbers=draw(st.none() | _numbers()),
         folded=draw(st.none() | _numbers()),
         # Text that reads as a number must stay text.

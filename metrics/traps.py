@@ -1,0 +1,177 @@
+"""Correlation traps: what stands out of a layer's spectrum after its elements were shuffled.
+
+Shuffling destroys every correlation, so what is left above the Marchenko-Pastur edge comes from the elements
+themselves: a few huge ones, or a mean far from zero (Martin & Mahoney, JMLR 22(165), 2021, section 5.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerwatch.metrics.randommatrix import noise_threshold
+from layerwatch.metrics.tensors import Array
+
+_SCREEN = 0.8
+_DENSE_LIMIT = 256
+_ROUNDING = 1e-28
+"""A variance below this share of the mean square is rounding error: all elements are equal."""
+_BLOCK_ELEMENTS = 1 << 20
+_FIRST_CHECK = 16
+_MOST_STEPS = 512
+_DENSE_FALLBACK = 2048
+_TOLERANCE = 1e-3
+_RESOLUTION = float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True, slots=True)
+class Traps:
+    """Traps of one layer.
+
+    Attributes:
+        count: eigenvalues of the shuffled matrix above the edge with its Tracy-Widom margin.
+        largest: the largest eigenvalue over that threshold when it is above it, else None. Above 1.
+    """
+
+    count: int
+    largest: float | None
+
+
+def find_traps(matrices: list[Array], seed: int) -> Traps:
+    """Traps of one layer: those of its matrix views together, each shuffled once with a seed.
+
+    Most matrices are decided without any eigenvalue: a single element, or the mean, leaves the bulk only above
+    ``noise * (N M)^(1/4)`` (Benaych-Georges & Nadakuditi 2012); where neither comes near, there is no trap. Else
+    the largest eigenvalues of the shuffled matrix are found by Lanczos steps, until one is inside.
+
+    Args:
+        matrices: the views of the layer, each (rows, columns), finite.
+        seed: of the shuffles, not negative; the same matrices and seed give the same result.
+    """
+    found = [_traps_of(matrix, seed + position) for position, matrix in enumerate(matrices)]
+    largest = [one.largest for one in found if one.largest is not None]
+    return Traps(sum(one.count for one in found), max(largest, default=None))
+
+
+def _traps_of(matrix: Array, seed: int) -> Traps:
+    if matrix.shape[0] < matrix.shape[1]:
+        matrix = matrix.T
+    longer, shorter = matrix.shape
+    count = longer * shorter
+    largest = max(float(matrix.max(initial=0.0)), -float(matrix.min(initial=0.0)))
+    if largest == 0.0:
+        return Traps(0, None)
+    # In units of a power of two near the largest element: no digit changes and no square leaves its range.
+    _, exponent = np.frexp(largest)
+    largest = float(np.ldexp(largest, -exponent))
+    mean = sum(float(block.sum()) for block in _blocks(matrix, exponent)) / count
+    variance = sum(float(np.square(block - mean).sum()) for block in _blocks(matrix, exponent)) / count
+    if variance <= _ROUNDING * mean**2:
+        return Traps(0, None)
+    leaves = _SCREEN * variance**0.5 * count**0.25
+    if largest < leaves and abs(mean) * count**0.5 < leaves:
+        return Traps(0, None)
+    random = np.random.default_rng(seed)
+    shuffled = np.ldexp(random.permutation(matrix.reshape(-1)), -exponent)
+    shuffled = shuffled.reshape(longer, shorter)
+    shuffled -= np.asarray(mean, dtype=shuffled.dtype)
+    gram = _ShuffledGram(shuffled, mean)
+    threshold = noise_threshold(variance, longer, shorter)
+    above = (
+        _dense_above(gram, threshold) if shorter <= _DENSE_LIMIT else _lanczos_above(gram, threshold, random)
+    )
+    return Traps(len(above), float(above.max() / threshold) if len(above) else None)
+
+
+def _blocks(matrix: Array, exponent: int) -> Iterator[NDArray[np.float64]]:
+    rows = max(1, _BLOCK_ELEMENTS // matrix.shape[1])
+    for begin in range(0, matrix.shape[0], rows):
+        yield np.ldexp(matrix[begin : begin + rows].astype(np.float64), -exponent)
+
+
+class _ShuffledGram:
+    """``A^T A`` of ``A = C + mean``, with the part of the mean kept apart.
+
+    Were the mean left in float32 elements, its rounding errors could outweigh a small spread and look like traps.
+    """
+
+    def __init__(self, centred: Array, mean: float) -> None:
+        self._centred = centred
+        self._mean = mean
+        self._column_sums = centred.sum(axis=0, dtype=np.float64)
+        self.size = int(centred.shape[1])
+
+    def times(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The product with a vector, shape (size,)."""
+        inner = self._centred @ vector.astype(self._centred.dtype)
+        product = (self._centred.T @ inner).astype(np.float64)
+        total = float(vector.sum())
+        ones = float(self._column_sums @ vector) + self._mean * self._centred.shape[0] * total
+        return np.asarray(product + self._mean * (total * self._column_sums + ones))
+
+    def dense(self) -> NDArray[np.float64]:
+        """The matrix itself, shape (size, size)."""
+        gram = np.zeros((self.size, self.size))
+        for block in _blocks(self._centred, 0):
+            gram += block.T @ block
+        cross = self._column_sums[:, None] + self._column_sums[None, :]
+        return np.asarray(gram + self._mean * cross + self._mean**2 * self._centred.shape[0])
+
+
+def _dense_above(gram: _ShuffledGram, threshold: float) -> NDArray[np.float64]:
+    values = np.asarray(np.linalg.eigvalsh(gram.dense()), dtype=np.float64)
+    return np.asarray(values[values > _floor(threshold, gram, float(values[-1]))])
+
+
+def _lanczos_above(gram: _ShuffledGram, threshold: float, random: np.random.Generator) -> NDArray[np.float64]:
+    """Eigenvalues above the threshold, by Lanczos steps with full reorthogonalisation.
+
+    The steps end when the largest Ritz value below the threshold is known to a thousandth as well: then none
+    above it is missing. Where that takes too many steps (hundreds of traps), the whole spectrum is solved, or
+    above a side of 2048 those found so far are returned: a lower bound.
+    """
+    limit = min(gram.size // 4, _MOST_STEPS)
+    basis = np.zeros((limit + 1, gram.size))
+    start = random.standard_normal(gram.size)
+    basis[0] = start / np.linalg.norm(start)
+    diagonal, beside = np.zeros(limit), np.zeros(limit)
+    above: NDArray[np.float64] = np.zeros(0)
+    check = _FIRST_CHECK
+    for step in range(limit):
+        vector = gram.times(basis[step])
+        diagonal[step] = float(vector @ basis[step])
+        for _ in range(2):
+            vector -= basis[: step + 1].T @ (basis[: step + 1] @ vector)
+        beside[step] = float(np.linalg.norm(vector))
+        if step + 1 == check or step + 1 == limit:
+            check += check // 4
+            values, errors = _ritz(diagonal[: step + 1], beside[: step + 1])
+            floor = _floor(threshold, gram, float(values[-1]))
+            above = values[values > floor]
+            inside = len(values) - len(above) - 1
+            if inside >= 0 and bool(
+                (errors[inside:] <= _TOLERANCE * np.maximum(values[inside:], floor)).all()
+            ):
+                return above
+        if beside[step] <= _RESOLUTION * diagonal[: step + 1].max():
+            # The start does not reach every eigenvector: the spectrum has few different values.
+            return _dense_above(gram, threshold)
+        basis[step + 1] = vector / beside[step]
+    return _dense_above(gram, threshold) if gram.size <= _DENSE_FALLBACK else above
+
+
+def _ritz(
+    diagonal: NDArray[np.float64], beside: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Ritz values, ascending, and the norms of their residuals."""
+    inner = beside[:-1]
+    values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(inner, 1) + np.diag(inner, -1))
+    return np.asarray(values, dtype=np.float64), beside[-1] * np.abs(vectors[-1])
+
+
+def _floor(threshold: float, gram: _ShuffledGram, largest: float) -> float:
+    """The threshold, or what rounding errors of the largest eigenvalue may reach."""
+    return max(threshold, float(_RESOLUTION * gram.size * largest))
