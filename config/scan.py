@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -31,3 +31,9 @@ class ScanSettings(SettingsModel):
 
     threads: Annotated[int, Field(ge=1), NO_SWITCH] | None = None
     """Computing threads of each worker; null shares the processor cores out among the workers."""
+
+    precision: Literal["auto", "float64", "float32"] = "auto"
+    """Floating-point type of spectra; auto takes float64 for layers up to 1024 wide and float32 for wider ones."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where spectra are computed; auto takes a GPU where torch finds one."""

@@ -70,5 +70,7 @@ def settings_that_need_a_restart(old: Settings, new: Settings) -> list[str]:
         "scan.timeout": (old.scan.timeout, new.scan.timeout),
         "scan.niceness": (old.scan.niceness, new.scan.niceness),
         "scan.threads": (old.scan.threads, new.scan.threads),
+        "scan.precision": (old.scan.precision, new.scan.precision),
+        "scan.device": (old.scan.device, new.scan.device),
     }
     return [key for key, (before, after) in pairs.items() if before != after]

@@ -34,6 +34,8 @@ class UnreadableReason(StrEnum):
     QUANTISED_WITHOUT_SCALE = "quantised_without_scale"
     CHANGED_WHILE_READING = "changed_while_reading"
     IO_ERROR = "io_error"
+    NO_CONVERGENCE = "no_convergence"
+    NO_DEVICE = "no_device"
     MEMORY_LIMIT = "memory_limit"
     TIMEOUT = "timeout"
     WORKER_DIED = "worker_died"
@@ -44,6 +46,7 @@ TRANSIENT_REASONS = frozenset(
         UnreadableReason.NOT_FOUND,
         UnreadableReason.CHANGED_WHILE_READING,
         UnreadableReason.IO_ERROR,
+        UnreadableReason.NO_DEVICE,
         UnreadableReason.MEMORY_LIMIT,
         UnreadableReason.TIMEOUT,
         UnreadableReason.WORKER_DIED,

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from layerwatch.metrics.aligned import aligned
 from layerwatch.metrics.tailfit import NO_SPREAD
 from layerwatch.metrics.tensors import Array
 from layerwatch.metrics.threads import one_thread
@@ -64,7 +65,7 @@ def farms_alpha(matrices: list[Array]) -> float | None:
 
 def _eigenvalues(window: NDArray[np.float64]) -> NDArray[np.float64]:
     """Of W^T W, ascending; what the solver cannot tell from zero is zero."""
-    wide = torch.from_numpy(window)
+    wide = aligned(window)
     values: NDArray[np.float64] = torch.linalg.eigvalsh(wide.T @ wide).numpy()
     return np.where(values > _RESOLUTION * values[-1], values, 0.0)
 

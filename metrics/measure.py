@@ -1,89 +1,194 @@
-"""Measure a model, layer by layer, holding one layer in memory at a time."""
+"""Measure a model, layer by layer, in the order of the file.
+
+Big layers are measured one at a time with all threads; runs of small ones side by side with one thread each. Memory
+depends on the largest layer, never on their number.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from layerwatch.metrics.change import AlignedChange, exact_change
-from layerwatch.metrics.errors import UnreadableError
+from layerwatch.metrics.change import exact_change
+from layerwatch.metrics.elements import as_float32, element_numbers, rows_and_columns
+from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.hill import farms_alpha
 from layerwatch.metrics.layers import Layer
 from layerwatch.metrics.measured import MeasuredLayer
 from layerwatch.metrics.measurement import LayerKind, Measurement
 from layerwatch.metrics.openmodel import OpenModel
+from layerwatch.metrics.options import DEFAULT, Device, MeasureOptions
 from layerwatch.metrics.sketch import sketch
-from layerwatch.metrics.spectra import layer_eigenvalues, matrix_views, spectral_numbers, unfolded
+from layerwatch.metrics.spectra import layer_eigenvalues, spectral_numbers, unfolded, view_stack
 from layerwatch.metrics.tensors import Array
-from layerwatch.metrics.traps import find_traps
+from layerwatch.metrics.threads import numpy_on_one_thread
+from layerwatch.metrics.traps import find_traps, shuffled_eigenvalues
 
 __all__ = ["Known", "MeasuredLayer", "measure_layers", "measure_values"]
 
-_BLOCK_ELEMENTS = 1 << 20
+_SIDE_BY_SIDE = 1 << 22
+"""Layers up to this many elements are measured side by side: two of them weigh less than a big one."""
 
-_ROUNDING = 1e-28
-"""A variance below this share of the mean square is rounding error: all elements are equal."""
+_RELEASE_EVERY = 1 << 24
+"""Bytes read between two releases of the file mapping."""
 
 Known = Callable[[str], bool]
 """Answers whether a measurement with this digest is already kept."""
 
 
 def measure_layers(
-    model: OpenModel, known: Known, baseline: OpenModel | None = None
+    model: OpenModel, known: Known, baseline: OpenModel | None = None, options: MeasureOptions = DEFAULT
 ) -> Iterator[MeasuredLayer]:
     """Measure every vector and layer of an open model, vectors first, each in file order.
 
-    A tensor that cannot be read or undone becomes a :class:`MeasuredLayer` with a problem; the others go on.
+    A tensor that cannot be read, undone or solved becomes a :class:`MeasuredLayer` with a problem; the others go on.
 
     Args:
         model: the open model.
         known: asked once per layer, after hashing and before measuring; True skips the measuring.
         baseline: a second open model to compare with element by element, or None.
+        options: precision, device, and what is taken besides.
+
+    Raises:
+        UnreadableError: ``no_device``: a GPU was asked for and there is none.
     """
-    for layer in (*model.plan.vectors, *model.plan.layers):
-        measured = _measured(model, layer, known, baseline)
-        for opened in (model, baseline):
-            if opened is not None:
-                opened.release()
-        yield measured
+    if options.device is Device.CUDA and not torch.cuda.is_available():
+        detail = "device is cuda, and torch finds no GPU: install its CUDA build, or use device auto or cpu"
+        raise UnreadableError(UnreadableReason.NO_DEVICE, model.path, detail)
+    threads = torch.get_num_threads()
+    waiting: deque[Future[MeasuredLayer]] = deque()
+    under_way: set[str] = set()
+    unreleased = 0
+
+    def known_or_under_way(digest: str) -> bool:
+        return digest in under_way or known(digest)
+
+    # The pool's threads compute with one thread each; torch keeps the number per thread.
+    one_each = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    with numpy_on_one_thread(), one_each as pool:
+        for layer in (*model.plan.vectors, *model.plan.layers):
+            work = _read(model, layer, known_or_under_way, baseline, options)
+            unreleased += _size_bytes(layer)
+            if isinstance(work, _Work) and layer.has_spectrum and _elements(layer) > _SIDE_BY_SIDE:
+                while waiting:
+                    yield _next(waiting, under_way)
+                yield work.done()
+            else:
+                waiting.append(_submitted(pool, work))
+                if isinstance(work, _Work):
+                    under_way.add(work.digest)
+                # Everything that is done is handed on; as much as there are threads may be under way.
+                while waiting and (waiting[0].done() or len(waiting) > threads):
+                    yield _next(waiting, under_way)
+            if unreleased >= _RELEASE_EVERY:
+                unreleased = 0
+                _release(model, baseline)
+        while waiting:
+            yield _next(waiting, under_way)
+    _release(model, baseline)
 
 
-def _measured(model: OpenModel, layer: Layer, known: Known, baseline: OpenModel | None) -> MeasuredLayer:
+def _submitted(pool: ThreadPoolExecutor, work: _Work | MeasuredLayer) -> Future[MeasuredLayer]:
+    if isinstance(work, _Work):
+        return pool.submit(work.done)
+    finished: Future[MeasuredLayer] = Future()
+    finished.set_result(work)
+    return finished
+
+
+def _next(waiting: deque[Future[MeasuredLayer]], under_way: set[str]) -> MeasuredLayer:
+    measured = waiting.popleft().result()
+    under_way.discard(measured.digest or "")
+    return measured
+
+
+def _release(*models: OpenModel | None) -> None:
+    for opened in models:
+        if opened is not None:
+            opened.release()
+
+
+def _elements(layer: Layer) -> int:
+    return int(np.prod(layer.shape))
+
+
+def _size_bytes(layer: Layer) -> int:
+    return _elements(layer) * 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A layer that was read and waits to be measured, compared, or both."""
+
+    model: OpenModel
+    layer: Layer
+    digest: str
+    values: Array
+    to_measure: bool
+    other: tuple[Array, NDArray[np.float64] | None] | None
+    options: MeasureOptions
+
+    def done(self) -> MeasuredLayer:
+        factors = self.model.factors(self.layer)
+        exact = measurement = None
+        try:
+            if self.other is not None:
+                exact = exact_change(self.values, self.other[0], factors, self.other[1])
+            if self.to_measure:
+                measurement = measure_values(
+                    self.layer, self.values, self.digest, factors, self.model, self.options
+                )
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            detail = "the eigenvalue solver did not converge; try scan.precision: float64"
+            problem = UnreadableError(
+                UnreadableReason.NO_CONVERGENCE, self.model.path, detail, self.layer.tensor
+            )
+            return MeasuredLayer(self.layer, None, None, problem)
+        return MeasuredLayer(self.layer, self.digest, measurement, None, exact)
+
+
+def _read(
+    model: OpenModel, layer: Layer, known: Known, baseline: OpenModel | None, options: MeasureOptions
+) -> _Work | MeasuredLayer:
     try:
         stored = model.read(layer)
-        digest = stored.digest
-        is_known = known(digest)
+        is_known = known(stored.digest)
+        other = None
         if baseline is None and is_known:
-            return MeasuredLayer(layer, digest, None, None)
+            return MeasuredLayer(layer, stored.digest, None, None)
         values = stored.values()
     except UnreadableError as error:
         return MeasuredLayer(layer, None, None, error)
-    del stored
-    factors = model.factors(layer)
-    exact = _exact(baseline, layer, values, factors) if baseline is not None else None
-    measurement = None if is_known else measure_values(layer, values, digest, factors, model)
-    return MeasuredLayer(layer, digest, measurement, None, exact)
+    if baseline is not None:
+        other = _counterpart(baseline, layer)
+    return _Work(model, layer, stored.digest, values, not is_known, other, options)
 
 
-def _exact(
-    baseline: OpenModel, layer: Layer, values: Array, factors: NDArray[np.float64] | None
-) -> AlignedChange | None:
+def _counterpart(baseline: OpenModel, layer: Layer) -> tuple[Array, NDArray[np.float64] | None] | None:
+    """The baseline's values and factors of the same layer, or None where there is nothing to compare."""
     other = baseline.layer_named(layer.name)
     if other is None or other.shape != layer.shape or not layer.has_spectrum:
         return None
     try:
-        old = baseline.read(other).values()
+        return baseline.read(other).values(), baseline.factors(other)
     except UnreadableError:
         # The baseline's own trouble is told when the baseline is measured.
         return None
-    return exact_change(values, old, factors, baseline.factors(other))
 
 
 def measure_values(
-    layer: Layer, values: Array, digest: str, factors: NDArray[np.float64] | None, model: OpenModel
+    layer: Layer,
+    values: Array,
+    digest: str,
+    factors: NDArray[np.float64] | None,
+    model: OpenModel,
+    options: MeasureOptions = DEFAULT,
 ) -> Measurement:
     """Measure one layer whose values are at hand.
 
@@ -93,8 +198,12 @@ def measure_values(
         digest: key to store the measurement under.
         factors: BatchNorm factors per output row, shape (rows,), or None where nothing is folded.
         model: the model it belongs to; asked for the statistics of the folded batch norm.
+        options: precision, device, and what is taken besides.
+
+    Raises:
+        torch.linalg.LinAlgError: the solver did not converge.
     """
-    elements = _element_numbers(values)
+    elements = element_numbers(values)
     base = Measurement(
         digest=digest,
         kind=layer.kind,
@@ -109,19 +218,20 @@ def measure_values(
         return base
     longer, shorter = _view_sides(layer)
     matrix = unfolded(values)
-    raw = layer_eigenvalues(values, layer.kind)
-    numbers = spectral_numbers(raw, layer.dtype, longer, shorter)
+    raw = layer_eigenvalues(values, layer.kind, None, options)
+    numbers = spectral_numbers(raw, layer.dtype, longer, shorter, options.precision)
     folded_spectrum, folded = raw, numbers
     if factors is not None:
-        folded_spectrum = layer_eigenvalues(values, layer.kind, factors)
-        folded = spectral_numbers(folded_spectrum, layer.dtype, longer, shorter)
-    rows, columns, kurtosis = _row_column_numbers(matrix, factors)
-    views = list(matrix_views(values, layer.kind, None))
-    traps = find_traps(views, seed=int(digest[:16], 16))
-    raw32 = _float32(raw)
+        folded_spectrum = layer_eigenvalues(values, layer.kind, factors, options)
+        folded = spectral_numbers(folded_spectrum, layer.dtype, longer, shorter, options.precision)
+    sides = rows_and_columns(matrix, factors)
+    views = list(view_stack(values, layer.kind))
+    seed = int(digest[:16], 16)
+    traps = find_traps(views, seed)
+    spectrum = as_float32(raw)
     return replace(
         base,
-        kurtosis=kurtosis,
+        kurtosis=sides.kurtosis,
         farms_alpha=farms_alpha(views),
         traps=traps.count,
         largest_trap=traps.largest,
@@ -129,10 +239,13 @@ def measure_values(
         folded=folded,
         folded_by=layer.batchnorm.name if layer.batchnorm and factors is not None else None,
         fold_statistics_empty=factors is not None and model.statistics_are_empty(layer),
-        spectrum=raw32,
-        folded_spectrum=raw32 if factors is None else _float32(folded_spectrum),
-        row_norms=rows,
-        column_norms=columns,
+        spectrum=spectrum,
+        folded_spectrum=spectrum if factors is None else as_float32(folded_spectrum),
+        shuffled_spectrum=as_float32(shuffled_eigenvalues(views, seed, options))
+        if options.shuffled
+        else None,
+        row_norms=sides.row_norms,
+        column_norms=sides.column_norms,
         sketch=sketch(matrix, factors),
     )
 
@@ -143,78 +256,3 @@ def _view_sides(layer: Layer) -> tuple[int, int]:
     if layer.kind is LayerKind.CONV and len(layer.shape) > 2 and layer.shape[1] > 1:
         columns = layer.shape[1]
     return max(rows, columns), min(rows, columns)
-
-
-@dataclass(frozen=True, slots=True)
-class _ElementNumbers:
-    non_finite: int
-    max_abs: float
-    norm: float
-    zero_share: float
-
-
-def _element_numbers(values: Array) -> _ElementNumbers:
-    non_finite = zeros = 0
-    largest = square = 0.0  # The sum of squares is kept in units of the largest: float64 squares overflow.
-    for begin, end in _row_blocks(values):
-        block = np.asarray(values[begin:end], dtype=np.float64)
-        finite = np.isfinite(block)
-        bad = block.size - int(np.count_nonzero(finite))
-        if bad:
-            non_finite += bad
-            block = np.where(finite, block, 0.0)
-        zeros += block.size - int(np.count_nonzero(block))
-        peak = float(np.abs(block).max(initial=0.0))
-        if peak > largest:
-            square *= (largest / peak) ** 2
-            largest = peak
-        if largest > 0.0:
-            block = block / largest
-            square += float(np.vdot(block, block))
-    share = (zeros - non_finite) / values.size if values.size else 0.0
-    return _ElementNumbers(non_finite, largest, largest * float(np.sqrt(square)), max(0.0, share))
-
-
-def _row_column_numbers(
-    matrix: Array, factors: NDArray[np.float64] | None
-) -> tuple[NDArray[np.float32], NDArray[np.float32], float | None]:
-    """Row norms, column norms and kurtosis of the folded matrix."""
-    rows = np.empty(matrix.shape[0])
-    columns = np.zeros(matrix.shape[1])
-    total = 0.0
-    with np.errstate(over="ignore", invalid="ignore"):
-        for begin, block in _folded_blocks(matrix, factors):
-            square = block * block
-            rows[begin : begin + len(block)] = np.sqrt(square.sum(axis=1))
-            columns += square.sum(axis=0)
-            total += float(block.sum())
-        # Around the mean, in a second pass: raw moments cancel where the mean outweighs the spread.
-        mean = total / matrix.size
-        second = fourth = 0.0
-        for _, block in _folded_blocks(matrix, factors):
-            square = np.square(block - mean)
-            second += float(square.sum())
-            fourth += float(np.vdot(square, square))
-        spread = second > _ROUNDING * float(columns.sum()) and np.isfinite(fourth)
-        kurtosis = matrix.size * fourth / second**2 if spread else None
-        return _float32(rows), _float32(np.sqrt(columns)), kurtosis
-
-
-def _folded_blocks(
-    matrix: Array, factors: NDArray[np.float64] | None
-) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    for begin, end in _row_blocks(matrix):
-        block = np.asarray(matrix[begin:end], dtype=np.float64)
-        yield begin, block if factors is None else block * factors[begin:end, None]
-
-
-def _float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Rounded to float32; what it cannot hold becomes its largest number, never infinity."""
-    return np.minimum(values, np.finfo(np.float32).max).astype(np.float32)
-
-
-def _row_blocks(values: Array) -> Iterator[tuple[int, int]]:
-    rows = values.shape[0] if values.ndim else 1
-    step = max(1, _BLOCK_ELEMENTS * rows // max(1, values.size))
-    for begin in range(0, rows, step):
-        yield begin, min(rows, begin + step)

@@ -106,6 +106,8 @@ class Measurement:
             says that the layer's output was already zero during training.
         spectrum: raw eigenvalues, ascending, float32.
         folded_spectrum: folded eigenvalues, ascending, float32; the same array as ``spectrum`` without a fold.
+        shuffled_spectrum: eigenvalues of the raw matrix after its elements were shuffled, ascending, float32; only
+            where it was asked for, and not kept with the rest.
         row_norms, column_norms: norms of the folded, unfolded-to-2-D matrix, float32.
         sketch: linear sketch of that matrix, float32, 64 x 64 (``metrics/sketch.py``).
     """
@@ -128,6 +130,7 @@ class Measurement:
     fold_statistics_empty: bool = False
     spectrum: NDArray[np.float32] | None = None
     folded_spectrum: NDArray[np.float32] | None = None
+    shuffled_spectrum: NDArray[np.float32] | None = None
     row_norms: NDArray[np.float32] | None = None
     column_norms: NDArray[np.float32] | None = None
     sketch: NDArray[np.float32] | None = None

@@ -37,16 +37,21 @@ def sketch(matrix: Array, factors: NDArray[np.float64] | None = None) -> NDArray
         shape (64, 64), float32. The same matrix gives the same sketch on every machine and release that
         shares the metric set: the signs are raw bits of the Philox generator, whose stream is fixed.
     """
+    # Imported here: sketches are compared where no solver is loaded.
+    import torch
+
+    from layerwatch.metrics.aligned import aligned
+
     rows, columns = matrix.shape
     left = signs(rows, _ROWS_KEY).astype(np.float64)
     if factors is not None:
         left = left * factors
-    right = signs(columns, _COLUMNS_KEY).astype(np.float64)
-    total = np.zeros((SIZE, SIZE))
+    right = aligned(signs(columns, _COLUMNS_KEY)).T
+    projected = torch.empty((rows, SIZE), dtype=torch.float64)
     step = max(1, _BLOCK_ELEMENTS // max(1, columns))
     for begin in range(0, rows, step):
-        block = matrix[begin : begin + step].astype(np.float64)
-        total += left[:, begin : begin + step] @ (block @ right.T)
+        projected[begin : begin + step] = aligned(matrix[begin : begin + step]) @ right
+    total = (aligned(left) @ projected).numpy()
     limit = np.finfo(np.float32).max
     return np.clip(total / SIZE, -limit, limit).astype(np.float32)
 

@@ -1,31 +1,23 @@
 """Eigenvalue spectra of layers and the numbers that need nothing but the eigenvalues.
 
 Eigenvalues are those of W^T W (sigma^2), not divided by the matrix' longer side; those of a convolution are
-pooled over its kernel positions (Martin & Mahoney, JMLR 22(165), 2021, section 3). Route: Gram matrix of the
-shorter side, then a symmetric eigenvalue solver without vectors: float64 up to a shorter side of 1024, float32
-above.
+pooled over its kernel positions (Martin & Mahoney, JMLR 22(165), 2021, section 3).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import nullcontext
-
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from layerwatch.metrics.alternatives import compare_laws
+from layerwatch.metrics.eigenvalues import solver_epsilon, stack_eigenvalues
 from layerwatch.metrics.erg import erg_tail
 from layerwatch.metrics.hill import hill_alpha
 from layerwatch.metrics.measurement import FitStatus, LayerKind, SpectralNumbers
+from layerwatch.metrics.options import DEFAULT, MeasureOptions, Precision
 from layerwatch.metrics.randommatrix import fit_bulk
 from layerwatch.metrics.tailfit import fit_tail
 from layerwatch.metrics.tensors import Array
-from layerwatch.metrics.threads import SMALL, one_thread
-
-FLOAT64_LIMIT = 1024
-"""Longest shorter side that is solved in float64."""
 
 _UNIT_ROUNDOFF = {
     "F64": 2.0**-53,
@@ -40,16 +32,14 @@ _UNIT_ROUNDOFF = {
     "U8": 2.0**-8,
 }
 
-_CHUNK_ELEMENTS = 1 << 20
-
 
 def unfolded(values: Array) -> Array:
     """The tensor as one matrix, rows = first axis: a linear layer as it is, a convolution o x (i*k)."""
     return values.reshape(values.shape[0], -1)
 
 
-def matrix_views(values: Array, kind: LayerKind, factors: NDArray[np.float64] | None) -> Iterator[Array]:
-    """The matrices whose eigenvalues make up the layer's spectrum.
+def view_stack(values: Array, kind: LayerKind) -> Array:
+    """The matrices whose eigenvalues make up the layer's spectrum, as a view of shape (matrices, rows, columns).
 
     A convolution gives one o x i slice per kernel position; one with a single input channel per group
     (depthwise) has no such slices worth a spectrum and is unfolded, like everything else.
@@ -57,63 +47,41 @@ def matrix_views(values: Array, kind: LayerKind, factors: NDArray[np.float64] | 
     Args:
         values: the tensor, at least 2-D.
         kind: what it is.
-        factors: BatchNorm factors per output row, shape (o,), or None.
     """
     if kind is LayerKind.CONV and values.ndim > 2 and values.shape[1] > 1:
-        stacked = values.reshape(values.shape[0], values.shape[1], -1)
-        for position in range(stacked.shape[2]):
-            yield _scaled(stacked[:, :, position], factors)
-    else:
-        yield _scaled(unfolded(values), factors)
-
-
-def _scaled(matrix: Array, factors: NDArray[np.float64] | None) -> Array:
-    if factors is None:
-        return matrix
-    # In float64: a factor may lift a damaged float32 element beyond float32's range.
-    return np.asarray(matrix.astype(np.float64) * factors[:, None])
-
-
-def eigenvalues(matrix: Array) -> NDArray[np.float64]:
-    """Eigenvalues of the Gram matrix of the shorter side, ascending, none below zero.
-
-    Args:
-        matrix: shape (rows, columns), float32 or float64, finite.
-
-    Returns:
-        shape (min(rows, columns),); infinite where float64 cannot hold the squares (elements beyond 1e154).
-    """
-    if matrix.shape[0] < matrix.shape[1]:
-        matrix = matrix.T
-    shorter = matrix.shape[1]
-    largest = max(float(matrix.max(initial=0.0)), -float(matrix.min(initial=0.0)))
-    if not np.isfinite(largest):
-        return np.full(shorter, np.inf)
-    # The power of two at or below the largest element keeps squares in range and changes no digit.
-    _, exponent = np.frexp(largest)
-    unit = float(np.ldexp(1.0, int(exponent) - 1))
-    dtype = torch.float64 if shorter <= FLOAT64_LIMIT else torch.float32
-    gram = torch.zeros((shorter, shorter), dtype=dtype)
-    # Row blocks keep the working copy small whatever the length of the layer.
-    rows = max(1, _CHUNK_ELEMENTS // max(1, shorter))
-    for begin in range(0, matrix.shape[0], rows):
-        block = torch.from_numpy(matrix[begin : begin + rows].astype(np.float64) / unit).to(dtype)
-        gram.addmm_(block.T, block)
-    with one_thread() if shorter <= SMALL else nullcontext():
-        values: NDArray[np.float64] = torch.linalg.eigvalsh(gram).numpy().astype(np.float64)
-    with np.errstate(over="ignore"):
-        return np.maximum(values, 0.0) * unit * unit
+        return values.reshape(values.shape[0], values.shape[1], -1).transpose(2, 0, 1)
+    return unfolded(values)[None]
 
 
 def layer_eigenvalues(
-    values: Array, kind: LayerKind, factors: NDArray[np.float64] | None = None
+    values: Array,
+    kind: LayerKind,
+    factors: NDArray[np.float64] | None = None,
+    options: MeasureOptions = DEFAULT,
 ) -> NDArray[np.float64]:
-    """The pooled spectrum of a layer, ascending (see :func:`matrix_views`)."""
-    pooled = np.concatenate([eigenvalues(view) for view in matrix_views(values, kind, factors)])
-    return np.sort(pooled)
+    """The pooled spectrum of a layer, ascending (see :func:`view_stack` and ``eigenvalues.py``).
+
+    Args:
+        values: the tensor, at least 2-D, finite.
+        kind: what it is.
+        factors: BatchNorm factors per output row, shape (o,), or None.
+        options: precision and device.
+    """
+    return stack_eigenvalues(view_stack(values, kind), factors, options)
 
 
-def spectral_numbers(spectrum: NDArray[np.float64], dtype: str, longer: int, shorter: int) -> SpectralNumbers:
+def eigenvalues(matrix: Array, options: MeasureOptions = DEFAULT) -> NDArray[np.float64]:
+    """The spectrum of one matrix, shape (rows, columns): ascending, shape (min(rows, columns),)."""
+    return stack_eigenvalues(matrix[None], None, options)
+
+
+def spectral_numbers(
+    spectrum: NDArray[np.float64],
+    dtype: str,
+    longer: int,
+    shorter: int,
+    precision: Precision = Precision.AUTO,
+) -> SpectralNumbers:
     """Everything that follows from the eigenvalues.
 
     Eigenvalues that the solver cannot tell from zero (lambda <= eps * sqrt(N) * lambda_max with eps of float64
@@ -129,6 +97,7 @@ def spectral_numbers(spectrum: NDArray[np.float64], dtype: str, longer: int, sho
         spectrum: ascending eigenvalues, shape (n,), not negative.
         dtype: the layer's stored type.
         longer, shorter: sides of one matrix view.
+        precision: as the eigenvalues were computed.
     """
     count = len(spectrum)
     largest = float(spectrum[-1]) if count else 0.0
@@ -136,8 +105,7 @@ def spectral_numbers(spectrum: NDArray[np.float64], dtype: str, longer: int, sho
         total = float(spectrum.sum())
     if largest <= 0.0 or not np.isfinite(total):
         return _empty_numbers(count, rank_loss=count if largest <= 0.0 else None)
-    solver = np.finfo(np.float64 if shorter <= FLOAT64_LIMIT else np.float32).eps
-    resolution = float(solver) * longer**0.5 * largest
+    resolution = solver_epsilon(shorter, precision) * longer**0.5 * largest
     positive = spectrum[spectrum > resolution]
     shares = positive / total
     entropy = min(max(0.0, float(-(shares * np.log(shares)).sum())), float(np.log(count)))

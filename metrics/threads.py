@@ -1,4 +1,4 @@
-"""How many threads small linear algebra may use."""
+"""How many threads linear algebra may use."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from threadpoolctl import ThreadpoolController
 
 SMALL = 256
 """Up to this side one thread is as fast as several, to within a few milliseconds, and never waits for another."""
@@ -24,3 +25,14 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def numpy_on_one_thread() -> Iterator[None]:
+    """Keep numpy's own BLAS to one thread inside the block; torch's is another library and stays as it is.
+
+    OpenBLAS starts threads for every product, whatever thread it is called from: beside torch's they would fight
+    for the same cores.
+    """
+    with ThreadpoolController().select(internal_api="openblas").limit(limits=1):
+        yield

@@ -10,8 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from layerwatch.metrics.aligned import aligned
+from layerwatch.metrics.eigenvalues import stack_eigenvalues
+from layerwatch.metrics.options import DEFAULT, MeasureOptions
 from layerwatch.metrics.randommatrix import noise_threshold
 from layerwatch.metrics.tensors import Array
 
@@ -19,7 +23,7 @@ _SCREEN = 0.8
 _DENSE_LIMIT = 256
 _ROUNDING = 1e-28
 """A variance below this share of the mean square is rounding error: all elements are equal."""
-_BLOCK_ELEMENTS = 1 << 20
+_BLOCK_ELEMENTS = 1 << 16
 _FIRST_CHECK = 16
 _MOST_STEPS = 512
 _DENSE_FALLBACK = 2048
@@ -56,9 +60,30 @@ def find_traps(matrices: list[Array], seed: int) -> Traps:
     return Traps(sum(one.count for one in found), max(largest, default=None))
 
 
+def shuffled_eigenvalues(
+    matrices: list[Array], seed: int, options: MeasureOptions = DEFAULT
+) -> NDArray[np.float64]:
+    """The pooled spectrum of the shuffled views, ascending: the picture beside :func:`find_traps`' numbers.
+
+    Args:
+        matrices, seed: as for :func:`find_traps`; the same shuffles.
+        options: precision and device of the solver.
+    """
+    shuffled = [
+        np.random.default_rng(seed + position)
+        .permutation(_tall(matrix).reshape(-1))
+        .reshape(_tall(matrix).shape)
+        for position, matrix in enumerate(matrices)
+    ]
+    return stack_eigenvalues(np.stack(shuffled), None, options)
+
+
+def _tall(matrix: Array) -> Array:
+    return matrix.T if matrix.shape[0] < matrix.shape[1] else matrix
+
+
 def _traps_of(matrix: Array, seed: int) -> Traps:
-    if matrix.shape[0] < matrix.shape[1]:
-        matrix = matrix.T
+    matrix = _tall(matrix)
     longer, shorter = matrix.shape
     count = longer * shorter
     largest = max(float(matrix.max(initial=0.0)), -float(matrix.min(initial=0.0)))
@@ -99,30 +124,31 @@ class _ShuffledGram:
     """
 
     def __init__(self, centred: Array, mean: float) -> None:
-        self._centred = centred
+        self._centred = aligned(centred, torch.float32 if centred.dtype == np.float32 else torch.float64)
         self._mean = mean
         self._column_sums = centred.sum(axis=0, dtype=np.float64)
         self.size = int(centred.shape[1])
 
     def times(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         """The product with a vector, shape (size,)."""
-        inner = self._centred @ vector.astype(self._centred.dtype)
-        product = (self._centred.T @ inner).astype(np.float64)
+        inner = torch.mv(self._centred, aligned(vector, self._centred.dtype))
+        product = torch.mv(self._centred.T, inner).numpy().astype(np.float64)
         total = float(vector.sum())
         ones = float(self._column_sums @ vector) + self._mean * self._centred.shape[0] * total
         return np.asarray(product + self._mean * (total * self._column_sums + ones))
 
     def dense(self) -> NDArray[np.float64]:
         """The matrix itself, shape (size, size)."""
-        gram = np.zeros((self.size, self.size))
-        for block in _blocks(self._centred, 0):
-            gram += block.T @ block
+        gram = torch.zeros((self.size, self.size), dtype=torch.float64)
+        for block in _blocks(self._centred.numpy(), 0):
+            part = aligned(block)
+            gram.addmm_(part.T, part)
         cross = self._column_sums[:, None] + self._column_sums[None, :]
-        return np.asarray(gram + self._mean * cross + self._mean**2 * self._centred.shape[0])
+        return np.asarray(gram.numpy() + self._mean * cross + self._mean**2 * self._centred.shape[0])
 
 
 def _dense_above(gram: _ShuffledGram, threshold: float) -> NDArray[np.float64]:
-    values = np.asarray(np.linalg.eigvalsh(gram.dense()), dtype=np.float64)
+    values: NDArray[np.float64] = torch.linalg.eigvalsh(aligned(gram.dense())).numpy()
     return np.asarray(values[values > _floor(threshold, gram, float(values[-1]))])
 
 

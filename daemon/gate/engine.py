@@ -40,6 +40,7 @@ def examine_files(
     executor = LocalExecutor(settings.scan)
     began = time.monotonic()
     try:
+        executor.prepare()
         before = _measure(executor, baseline, None, kept, partial(progress, "baseline")) if baseline else None
         problem = before.content.file_problem if before else None
         # A baseline that could not be read is not opened again: its trouble is not the model's.

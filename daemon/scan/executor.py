@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import IO, Any, Protocol, TypeVar
 
@@ -109,6 +109,10 @@ class LocalExecutor:
             raise answer
         return answer
 
+    def prepare(self) -> None:
+        """Start the worker now: it loads its libraries while the caller is still busy with something else."""
+        self._usable_worker()
+
     def rest(self) -> None:
         """End the worker; its memory goes back to the system."""
         worker, self._worker = self._worker, None
@@ -178,6 +182,8 @@ class _Worker:
                 *("--memory-limit", str(settings.memory_limit)),
                 *("--niceness", str(settings.niceness)),
                 *("--threads", str(threads)),
+                *("--precision", settings.precision),
+                *("--device", settings.device),
                 *("--parent", str(os.getpid())),
             ],
             stdin=subprocess.PIPE,
@@ -219,7 +225,7 @@ class _Worker:
             timer.cancel()
 
     def _converse(self, request: ScanRequest, listener: ScanListener) -> ScanOutcome | UnreadableError:
-        self._send({"path": request.path, "baseline_path": request.baseline_path})
+        self._send(asdict(request))
         outcome: ScanOutcome | None = None
         while True:
             message = self._receive()
@@ -301,6 +307,8 @@ def _environment(threads: int) -> dict[str, str]:
         "PYTHONPATH",
         "PYTHONHOME",
         "VIRTUAL_ENV",
+        "CUDA_VISIBLE_DEVICES",
+        "NVIDIA_VISIBLE_DEVICES",
     )
     environment = {name: os.environ[name] for name in kept if name in os.environ}
     environment |= {

@@ -27,7 +27,7 @@ MAX_LINE = 256 * 1024 * 1024
 
 MEMORY_ADVICE = "needs more memory than the limit allows: raise scan.memory_limit"
 
-_ARRAYS = ("spectrum", "folded_spectrum", "row_norms", "column_norms", "sketch")
+_ARRAYS = ("spectrum", "folded_spectrum", "shuffled_spectrum", "row_norms", "column_norms", "sketch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,12 @@ class ScanRequest:
     Attributes:
         path: file or directory to measure.
         baseline_path: a second one to compare with element by element, or None.
+        shuffled: also take the spectra of the shuffled elements, for plots.
     """
 
     path: str
     baseline_path: str | None = None
+    shuffled: bool = False
 
 
 def encode(message: dict[str, Any]) -> bytes:

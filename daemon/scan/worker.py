@@ -14,7 +14,11 @@ import resource
 import signal
 import sys
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from layerwatch.daemon.scan.messages import ScanRequest
+    from layerwatch.metrics.options import MeasureOptions
 
 OUT_OF_MEMORY = 12
 """Exit code of a worker that ran into its memory limit outside a scan, mostly while it starts (12 is ENOMEM)."""
@@ -36,7 +40,7 @@ def main() -> None:
     output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:
-        _serve(sys.stdin.buffer, output, arguments.threads)
+        _serve(sys.stdin.buffer, output, arguments)
     except MemoryError:
         sys.exit(OUT_OF_MEMORY)
 
@@ -59,26 +63,35 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--memory-limit", type=int, required=True, help="bytes of private memory")
     parser.add_argument("--niceness", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--precision", required=True, help="auto, float64 or float32")
+    parser.add_argument("--device", required=True, help="auto, cpu or cuda")
     parser.add_argument("--parent", type=int, required=True, help="id of the process that this one ends with")
     return parser.parse_args()
 
 
-def _serve(requests: IO[bytes], output: IO[bytes], threads: int) -> None:
+def _serve(requests: IO[bytes], output: IO[bytes], arguments: argparse.Namespace) -> None:
     import torch
 
+    # Imported now, not with the first request: the parent starts this process ahead of it.
     from layerwatch.daemon.scan.messages import ScanRequest, decode, encode
+    from layerwatch.metrics.options import Device, MeasureOptions, Precision
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(arguments.threads)
+    precision, device = Precision(arguments.precision), Device(arguments.device)
+    import layerwatch.metrics.measure  # noqa: F401
+
     for line in requests:
         request = ScanRequest(**decode(line))
-        output.write(encode(_scan(request, requests, output)))
+        options = MeasureOptions(precision, device, request.shuffled)
+        output.write(encode(_scan(request, options, requests, output)))
         output.flush()
 
 
-def _scan(request: object, requests: IO[bytes], output: IO[bytes]) -> dict[str, object]:
+def _scan(
+    request: ScanRequest, options: MeasureOptions, requests: IO[bytes], output: IO[bytes]
+) -> dict[str, object]:
     from layerwatch.daemon.scan.messages import (
         MEMORY_ADVICE,
-        ScanRequest,
         decode,
         encode,
         error_to_json,
@@ -89,8 +102,6 @@ def _scan(request: object, requests: IO[bytes], output: IO[bytes]) -> dict[str, 
     from layerwatch.metrics.measure import measure_layers
     from layerwatch.metrics.openmodel import OpenModel
     from layerwatch.metrics.readers.detect import open_model
-
-    assert isinstance(request, ScanRequest)
 
     def send(message: dict[str, object]) -> None:
         output.write(encode(message))
@@ -111,7 +122,7 @@ def _scan(request: object, requests: IO[bytes], output: IO[bytes]) -> dict[str, 
         if baseline is not None:
             models.append(baseline)
         send(plan_message(model.plan, model.format))
-        for measured in measure_layers(model, known, baseline):
+        for measured in measure_layers(model, known, baseline, options):
             send(layer_message(measured))
     except UnreadableError as error:
         return {"type": "failed", **error_to_json(error)}

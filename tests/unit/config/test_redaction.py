@@ -63,6 +63,8 @@ def test_the_dump_holds_every_setting_with_secrets_replaced(write_config: Writer
         "attempts": 3,
         "niceness": 10,
         "threads": None,
+        "precision": "auto",
+        "device": "auto",
     }
 
 

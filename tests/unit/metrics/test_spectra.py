@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from layerwatch.metrics.eigenvalues import FLOAT64_LIMIT
 from layerwatch.metrics.measurement import FitStatus, LayerKind, SpectralNumbers
 from layerwatch.metrics.spectra import (
-    FLOAT64_LIMIT,
     eigenvalues,
     layer_eigenvalues,
-    matrix_views,
     spectral_numbers,
     unfolded,
+    view_stack,
 )
 
 Matrix = NDArray[Any]
@@ -273,7 +273,7 @@ def test_each_kind_of_layer_is_seen_as_its_matrices(
 ) -> None:
     values = np.arange(float(np.prod(shape)), dtype=np.float32).reshape(shape)
 
-    seen = list(matrix_views(values, kind, None))
+    seen = list(view_stack(values, kind))
 
     assert [view.shape for view in seen] == views
     # Nothing is left out and nothing is seen twice.
@@ -308,8 +308,8 @@ def test_long_matrices_are_summed_block_by_block(rows: int, columns: int, seed: 
 
 
 def test_a_matrix_longer_than_one_block_gives_its_whole_spectrum() -> None:
-    # 60,000 x 20 is 1.2 million elements, more than one block of 2^20.
-    matrix = np.random.default_rng(10).standard_normal((60_000, 20)).astype(np.float32)
+    # 220,000 x 20 is 4.4 million elements, more than one block of 2^22.
+    matrix = np.random.default_rng(10).standard_normal((220_000, 20)).astype(np.float32)
 
     expected = np.linalg.eigvalsh(matrix.astype(np.float64).T @ matrix.astype(np.float64))
     assert eigenvalues(matrix) == pytest.approx(expected, rel=1e-10)

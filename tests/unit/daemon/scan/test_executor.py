@@ -191,8 +191,8 @@ def test_a_worker_killed_in_the_middle_of_a_scan_is_told_and_the_next_scan_works
 def test_a_worker_killed_while_it_had_nothing_to_do_costs_no_scan(fresh: LocalExecutor, model: Path) -> None:
     pid = worker_of(fresh, model)
     os.kill(pid, signal.SIGKILL)
-    while is_alive(pid):
-        os.sched_yield()
+    # Until all its threads are gone, and left to be collected by the executor.
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     heard = Heard()
 
     fresh.scan(ScanRequest(str(model)), heard.listener())
@@ -436,6 +436,7 @@ def test_a_worker_whose_parent_is_gone_before_it_could_ask_the_kernel_ends_at_on
         [
             *(sys.executable, "-P", "-m", "layerwatch.daemon.scan.worker"),
             *("--memory-limit", str(1024 * MIB), "--niceness", "0", "--threads", "1"),
+            *("--precision", "auto", "--device", "cpu"),
             *("--parent", "1" if os.getpid() != 1 else "2"),
         ],
         env=environment(),

@@ -77,6 +77,7 @@ measurements = st.builds(
     fold_statistics_empty=st.booleans(),
     spectrum=vectors,
     folded_spectrum=vectors,
+    shuffled_spectrum=vectors,
     row_norms=vectors,
     column_norms=vectors,
     sketch=vectors,
