@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,11 +16,12 @@ from layerwatch.config.secrets import SecretError, redact_url
 from layerwatch.daemon.commands.local import settings_of
 from layerwatch.daemon.commands.run import CONFIG_OPTION, found_config
 from layerwatch.daemon.gate.text import printable
-from layerwatch.daemon.store import baselines, versions
-from layerwatch.daemon.store.database import Database
-from layerwatch.daemon.store.errors import StoreError, StoreReason
-from layerwatch.daemon.store.records import BaselineRecord
-from layerwatch.daemon.storelocation import store_exists, store_url
+
+if TYPE_CHECKING:
+    from layerwatch.daemon.store.database import Database
+    from layerwatch.daemon.store.records import BaselineRecord
+
+# The store's libraries are imported by the functions that use it: every other command would wait for them too.
 
 app = typer.Typer(
     help="Show or choose the version that others are judged against.",
@@ -36,6 +37,8 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for those who 
 @app.command("list")
 def list_(config: Annotated[Path | None, CONFIG_OPTION] = None) -> None:
     """The baseline that people chose for each model."""
+    from layerwatch.daemon.store import baselines, versions
+
     with _store(config) as database, database.read() as connection:
         known = versions.models(connection)
         for registry, model in known:
@@ -50,6 +53,8 @@ def list_(config: Annotated[Path | None, CONFIG_OPTION] = None) -> None:
 @app.command()
 def show(model: ModelArgument, config: Annotated[Path | None, CONFIG_OPTION] = None) -> None:
     """Everything that was done to a model's baseline, latest first."""
+    from layerwatch.daemon.store import baselines
+
     registry, name = _split(model)
     with _store(config) as database, database.read() as connection:
         history = baselines.history(connection, registry, name)
@@ -69,6 +74,8 @@ def accept(
     config: Annotated[Path | None, CONFIG_OPTION] = None,
 ) -> None:
     """Call a version normal: it ends its alert about weights and is a baseline for those to come."""
+    from layerwatch.daemon.store import baselines
+
     registry, name = _split(model)
     with _store(config) as database, database.write() as connection:
         record = baselines.accept(connection, registry, name, version, _user(), reason, datetime.now(UTC))
@@ -83,6 +90,8 @@ def pin(
     config: Annotated[Path | None, CONFIG_OPTION] = None,
 ) -> None:
     """Judge everything against this version until it is unpinned."""
+    from layerwatch.daemon.store import baselines
+
     registry, name = _split(model)
     with _store(config) as database, database.write() as connection:
         record = baselines.pin(connection, registry, name, version, _user(), reason, datetime.now(UTC))
@@ -94,6 +103,8 @@ def unpin(
     model: ModelArgument, reason: ReasonOption, config: Annotated[Path | None, CONFIG_OPTION] = None
 ) -> None:
     """Take the pin off."""
+    from layerwatch.daemon.store import baselines
+
     registry, name = _split(model)
     with _store(config) as database, database.write() as connection:
         record = baselines.unpin(connection, registry, name, _user(), reason, datetime.now(UTC))
@@ -106,6 +117,10 @@ def _store(config: Path | None) -> Iterator[Database]:
 
     A wrong name, or a URL that cannot be read, ends the command with code 2, trouble with the store with code 1. No store is made.
     """
+    from layerwatch.daemon.store.database import Database
+    from layerwatch.daemon.store.errors import StoreError, StoreReason
+    from layerwatch.daemon.storelocation import store_exists, store_url
+
     try:
         url = store_url(settings_of(config), found_config(config))
     except SecretError as error:
