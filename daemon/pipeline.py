@@ -13,7 +13,6 @@ from sqlalchemy import Connection
 from layerwatch.config.rules import RulesSettings
 from layerwatch.config.scan import ScanSettings
 from layerwatch.daemon.baselines import BaselineChoice, choose_baseline
-from layerwatch.daemon.examining import examine
 from layerwatch.daemon.fingerprints import is_stand_in
 from layerwatch.daemon.registries.base import Registry, RegistryUnavailable
 from layerwatch.daemon.scan.content import measure_content, unreadable_content
@@ -27,6 +26,7 @@ from layerwatch.daemon.telemetry import DaemonTelemetry
 from layerwatch.metrics.errors import TRANSIENT_REASONS, UnreadableError, UnreadableReason
 from layerwatch.metrics.examination import Examination, InPlaceChange, Problem
 from layerwatch.metrics.findings import Severity, Verdict
+from layerwatch.metrics.joining import examine
 from layerwatch.metrics.judge import Judgement, judge
 from layerwatch.metrics.layers import Skipped
 from layerwatch.metrics.manifest import weight_files

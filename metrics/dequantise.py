@@ -38,7 +38,8 @@ def as_float(layer: Layer, stored: Array, scale: Array | None, path: str) -> Arr
                 f"stored as {layer.dtype} and there is no {layer.tensor}_scale to turn it back into numbers",
                 layer.tensor,
             )
-        return stored if layer.dtype == "F64" else np.asarray(stored, dtype=np.float32)
+        # One order of the elements: sums of the same bytes must not depend on how the file laid them out.
+        return np.asarray(stored, dtype=np.float64 if layer.dtype == "F64" else np.float32, order="C")
     if layer.dtype == "U8":
         raise UnreadableError(
             UnreadableReason.UNSUPPORTED_TENSOR,

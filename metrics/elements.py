@@ -46,7 +46,8 @@ class RowsAndColumns:
     Attributes:
         row_norms: shape (rows,), float32.
         column_norms: shape (columns,), float32.
-        kurtosis: fourth standardised moment of the elements (3 for a Gaussian); None where all are equal.
+        kurtosis: fourth standardised moment of the elements (3 for a Gaussian); None where all are
+            equal, or where fourth powers leave float64's range.
     """
 
     row_norms: NDArray[np.float32]
@@ -119,8 +120,9 @@ def rows_and_columns(matrix: Array, factors: NDArray[np.float64] | None) -> Rows
             np.multiply(block, block, out=block)
             second += float(block.sum())
             fourth += float(np.vdot(block, block))
-        spread = second > _ROUNDING * float(columns.sum()) and np.isfinite(fourth)
-        kurtosis = matrix.size * fourth / second**2 if spread else None
+        spread = second > _ROUNDING * float(columns.sum()) and np.isfinite(fourth) and fourth > 0.0
+        # Divided twice: the square of a small sum is zero.
+        kurtosis = matrix.size * (fourth / second) / second if spread else None
         return RowsAndColumns(as_float32(rows), as_float32(np.sqrt(columns)), kurtosis)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from layerwatch.metrics.batchnorm import BatchNorm, find_batchnorms
 from layerwatch.metrics.measurement import LayerKind
@@ -171,3 +172,14 @@ _VECTOR_REASONS = {
     LayerKind.NORM: "norm gain: a vector has no spectrum",
     LayerKind.VECTOR: "vector: has no spectrum",
 }
+
+
+def view_sides(kind: LayerKind, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Longer and shorter side of one matrix view of a layer (``spectra.view_stack``).
+
+    That of a kernel position for a convolution, else that of the tensor unfolded along its first axis.
+    """
+    rows, columns = shape[0], prod(shape[1:])
+    if kind is LayerKind.CONV and len(shape) > 2 and shape[1] > 1:
+        columns = shape[1]
+    return max(rows, columns), min(rows, columns)

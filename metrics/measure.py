@@ -19,9 +19,9 @@ from layerwatch.metrics.change import exact_change
 from layerwatch.metrics.elements import as_float32, element_numbers, rows_and_columns
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.hill import farms_alpha
-from layerwatch.metrics.layers import Layer
+from layerwatch.metrics.layers import Layer, view_sides
 from layerwatch.metrics.measured import MeasuredLayer
-from layerwatch.metrics.measurement import LayerKind, Measurement
+from layerwatch.metrics.measurement import Measurement
 from layerwatch.metrics.openmodel import OpenModel
 from layerwatch.metrics.options import DEFAULT, Device, MeasureOptions
 from layerwatch.metrics.sketch import sketch
@@ -216,7 +216,7 @@ def measure_values(
     )
     if elements.non_finite or not layer.has_spectrum:
         return base
-    longer, shorter = _view_sides(layer)
+    longer, shorter = view_sides(layer.kind, layer.shape)
     matrix = unfolded(values)
     raw = layer_eigenvalues(values, layer.kind, None, options)
     numbers = spectral_numbers(raw, layer.dtype, longer, shorter, options.precision)
@@ -248,11 +248,3 @@ def measure_values(
         column_norms=sides.column_norms,
         sketch=sketch(matrix, factors),
     )
-
-
-def _view_sides(layer: Layer) -> tuple[int, int]:
-    rows = layer.shape[0]
-    columns = int(np.prod(layer.shape[1:]))
-    if layer.kind is LayerKind.CONV and len(layer.shape) > 2 and layer.shape[1] > 1:
-        columns = layer.shape[1]
-    return max(rows, columns), min(rows, columns)

@@ -16,6 +16,7 @@ from layerwatch.daemon.commands.local import (
     settings_of,
     write_output,
 )
+from layerwatch.daemon.commands.plots import KeptLayers, plots_directory, title_of, write_scan_plots
 from layerwatch.daemon.commands.run import CONFIG_OPTION
 
 
@@ -34,6 +35,9 @@ def scan(
         ScanFormat, typer.Option("--format", help="How to print the report.")
     ] = ScanFormat.TABLE,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead.")] = None,
+    plots: Annotated[
+        Path | None, typer.Option("--plots", help="Write plots of spectra and alphas into this folder.")
+    ] = None,
     config: Annotated[Path | None, CONFIG_OPTION] = None,
 ) -> None:
     """Measure every layer of MODEL and judge it. Exit code 0 unless the command could not run."""
@@ -44,8 +48,10 @@ def scan(
     output = output_path(output)
     settings = settings_of(config)
     paths = model_path(model), model_path(baseline) if baseline is not None else None
+    plots = plots_directory(plots)
+    kept = KeptLayers()
     with layer_progress() as progress:
-        report = examine_files(*paths, None, settings, progress)
+        report = examine_files(*paths, None, settings, progress, keep=kept.keep if plots else None)
     match format_:
         case ScanFormat.JSON:
             write_output(report.to_json(indent=2) + "\n", output)
@@ -56,3 +62,5 @@ def scan(
             with console.capture() as capture:
                 print_table(report, console)
             write_output(capture.get(), output)
+    if plots is not None:
+        write_scan_plots(plots, kept.layers, kept.baseline, title_of(paths[0]))

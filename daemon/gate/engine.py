@@ -9,18 +9,21 @@ from functools import partial
 from pathlib import Path
 
 from layerwatch.config.settings import Settings
-from layerwatch.daemon.examining import examine
 from layerwatch.daemon.scan.content import MeasuredContent, Progress, measure_content, unreadable_content
 from layerwatch.daemon.scan.executor import LocalExecutor
 from layerwatch.daemon.scan.messages import ScanRequest
 from layerwatch.daemon.store.records import ContentRecord
 from layerwatch.metrics.errors import UnreadableError
 from layerwatch.metrics.examination import Problem
+from layerwatch.metrics.joining import examine
 from layerwatch.metrics.judge import judge
 from layerwatch.metrics.layers import Skipped
 from layerwatch.metrics.manifest import build_manifest
 from layerwatch.metrics.measurement import Measurement
 from layerwatch.metrics.report import BaselinePart, ModelPart, Report, build_report
+
+Keep = Callable[[ContentRecord, ContentRecord | None, Callable[[str], Measurement | None]], None]
+"""Told once about the model's content, the baseline's if it could be read, and measurements by digest."""
 
 
 def examine_files(
@@ -29,29 +32,32 @@ def examine_files(
     relation: str | None,
     settings: Settings,
     progress: Callable[[str, Progress], None],
+    keep: Keep | None = None,
 ) -> Report:
     """The report of a model, against a baseline when one is given; element-wise comparison is exact.
 
     Args:
         relation: how the model came from the baseline, for the report; None when not said.
         progress: told ("baseline" or "model", progress) after each layer.
+        keep: given everything that was measured, randomised spectra included; for plots.
     """
     kept: dict[str, Measurement] = {}
     executor = LocalExecutor(settings.scan)
     began = time.monotonic()
     try:
         executor.prepare()
-        before = _measure(executor, baseline, None, kept, partial(progress, "baseline")) if baseline else None
+        measure = partial(_measure, executor, kept, keep is not None)
+        before = measure(baseline, None, partial(progress, "baseline")) if baseline else None
         problem = before.content.file_problem if before else None
         # A baseline that could not be read is not opened again: its trouble is not the model's.
-        found = _measure(
-            executor, model, baseline if problem is None else None, kept, partial(progress, "model")
-        )
+        found = measure(model, baseline if problem is None else None, partial(progress, "model"))
     finally:
         executor.close()
     measured = time.monotonic()
     content = found.content
     usable = before.content if before and problem is None else None
+    if keep is not None:
+        keep(content, usable, kept.get)
     examination = examine(content, usable, kept.get, found.exact)
     if problem is not None:
         examination = replace(examination, baseline_problem=Problem(*problem))
@@ -68,9 +74,10 @@ def examine_files(
 
 def _measure(
     executor: LocalExecutor,
+    kept: dict[str, Measurement],
+    shuffled: bool,
     path: Path,
     baseline: Path | None,
-    kept: dict[str, Measurement],
     progress: Callable[[Progress], None],
 ) -> MeasuredContent:
     fingerprint, size = "", 0
@@ -79,7 +86,7 @@ def _measure(
         fingerprint, size = manifest.fingerprint, manifest.size_bytes
         return measure_content(
             executor,
-            ScanRequest(str(path), str(baseline) if baseline else None),
+            ScanRequest(str(path), str(baseline) if baseline else None, shuffled),
             fingerprint,
             size,
             known=kept.__contains__,

@@ -10,12 +10,12 @@ import pytest
 
 from layerwatch.config.rules import RulesSettings
 from layerwatch.config.scan import ScanSettings
-from layerwatch.daemon.examining import examine
 from layerwatch.daemon.scan.content import Progress, measure_content, unreadable_content
 from layerwatch.daemon.scan.executor import LocalExecutor
 from layerwatch.daemon.scan.messages import ScanRequest
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.findings import LayerStatus, Verdict
+from layerwatch.metrics.joining import examine
 from layerwatch.metrics.judge import judge
 from layerwatch.metrics.measurement import METRIC_SET, Measurement
 from layerwatch.metrics.report import ModelPart, build_report
