@@ -8,8 +8,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from layerwatch.metrics.estimate import estimated_change
 from layerwatch.metrics.measurement import Measurement, SpectralNumbers
-from layerwatch.metrics.sketch import RELATIVE_ERROR, inner_product, norm_of_change
 from layerwatch.metrics.tensors import Array
 
 LIVE_ROW_SHARE = 0.2
@@ -35,12 +35,14 @@ class AlignedChange:
         cosine: <W, W0> / (||W|| ||W0||), -1..1; None where either is empty.
         error: relative standard error of ``relative_change``, 0 unless estimated from sketches.
         method: how they were obtained.
+        cosine_error: standard error of ``cosine``, 0 unless estimated from sketches.
     """
 
     relative_change: float | None
     cosine: float | None
     error: float
     method: Method
+    cosine_error: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,34 +158,27 @@ def exact_change(
         change += float(np.square(a - b).sum())
     if not np.isfinite(square + square0):
         return None
-    return _aligned(change**0.5, square**0.5, square0**0.5, product, 0.0, Method.EXACT)
+    norm, norm0 = square**0.5, square0**0.5
+    return AlignedChange(
+        relative_change=change**0.5 / norm0 if norm0 > _ZERO else None,
+        cosine=max(-1.0, min(1.0, product / norm / norm0)) if min(norm, norm0) > _ZERO else None,
+        error=0.0,
+        method=Method.EXACT,
+    )
 
 
 def _from_sketches(new: Measurement, old: Measurement) -> AlignedChange | None:
     if new.sketch is None or old.sketch is None:
         return None
-    norm, norm0 = _frobenius(new.folded), _frobenius(old.folded)
-    if norm is None and norm0 is None:
-        return _aligned(0.0, 0.0, 0.0, 0.0, 0.0, Method.SKETCH)
-    if norm is None or norm0 is None:
-        # One side is empty: its distance to the other is the other's norm, without estimating.
-        return _aligned(norm or norm0 or 0.0, norm or 0.0, norm0 or 0.0, 0.0, 0.0, Method.SKETCH)
-    distance = norm_of_change(new.sketch, old.sketch)
-    product = inner_product(new.sketch, old.sketch)
-    sketched = (inner_product(new.sketch, new.sketch) * inner_product(old.sketch, old.sketch)) ** 0.5
-    # The cosine of the sketches has less spread than their product over the exact norms.
-    cosine_product = product / sketched * norm * norm0 if sketched > 0 else 0.0
-    return _aligned(distance, norm, norm0, cosine_product, RELATIVE_ERROR, Method.SKETCH)
-
-
-def _aligned(
-    distance: float, norm: float, norm0: float, product: float, error: float, method: Method
-) -> AlignedChange:
+    norm, norm0 = _frobenius(new.folded) or 0.0, _frobenius(old.folded) or 0.0
+    found = estimated_change(new.sketch, old.sketch, norm, norm0)
+    change, cosine = found.relative_change, found.cosine
     return AlignedChange(
-        relative_change=distance / norm0 if norm0 > _ZERO else None,
-        cosine=max(-1.0, min(1.0, product / norm / norm0)) if min(norm, norm0) > _ZERO else None,
-        error=error,
-        method=method,
+        relative_change=change.value if change else None,
+        cosine=cosine.value if cosine else None,
+        error=change.error / change.value if change and change.value > 0.0 else 0.0,
+        method=Method.SKETCH,
+        cosine_error=cosine.error if cosine else 0.0,
     )
 
 

@@ -103,6 +103,7 @@ class ChangePart(_Part):
     relative_change: float | None
     relative_change_error: float | None
     cosine: float | None
+    cosine_error: float | None
     norm_ratio: float | None
     spectral_ratio: float | None
     stable_rank_ratio: float | None
@@ -259,6 +260,7 @@ def _change_part(layer: ExaminedLayer, change: Change) -> ChangePart:
         method=str(aligned.method) if aligned else None,
         relative_change=_number(aligned.relative_change) if aligned else None,
         relative_change_error=aligned.error if aligned else None,
+        cosine_error=aligned.cosine_error if aligned else None,
         cosine=_number(aligned.cosine) if aligned else None,
         norm_ratio=_number(change.norm_ratio),
         spectral_ratio=_number(change.spectral_ratio),

@@ -3,7 +3,8 @@
 ``S(W) = A W B / k`` with seeded random +-1 matrices A (k x rows) and B (columns x k), k = 64. Because it is
 linear, ``S(W) - S(W0)`` is the sketch of the change, and ``E ||S(D)||^2 = ||D||^2`` for every D (each entry of
 ``A D B`` has variance ``||D||_F^2``). Measured on 3072 x 768: the estimate's standard deviation is 1.3 % for a
-noise-like change, 3.5 % for rank 16, 12 % for rank 1.
+noise-like change, 3.5 % for rank 16, 12 % for rank 1. What is read off sketches, each with its own error:
+``estimate.py``, ``recipe.py``, ``nearest.py``.
 """
 
 from __future__ import annotations
@@ -17,9 +18,6 @@ from layerwatch.metrics.tensors import Array
 
 SIZE = 64
 """Rows and columns of a sketch (16 KiB per layer)."""
-
-RELATIVE_ERROR = 0.12
-"""Largest measured standard deviation of an estimated norm (changes of rank 1), relative."""
 
 _ROWS_KEY = 0x6C617965727761746368_0001
 _COLUMNS_KEY = 0x6C617965727761746368_0002
@@ -54,16 +52,6 @@ def sketch(matrix: Array, factors: NDArray[np.float64] | None = None) -> NDArray
     total = (aligned(left) @ projected).numpy()
     limit = np.finfo(np.float32).max
     return np.clip(total / SIZE, -limit, limit).astype(np.float32)
-
-
-def norm_of_change(new: NDArray[np.float32], old: NDArray[np.float32]) -> float:
-    """Estimate of the Frobenius norm of the difference of two sketched matrices."""
-    return float(np.linalg.norm(new.astype(np.float64) - old.astype(np.float64)))
-
-
-def inner_product(new: NDArray[np.float32], old: NDArray[np.float32]) -> float:
-    """Estimate of the Frobenius inner product of two sketched matrices."""
-    return float(np.vdot(new.astype(np.float64), old.astype(np.float64)))
 
 
 @lru_cache(maxsize=16)
