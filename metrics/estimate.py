@@ -32,6 +32,9 @@ from layerwatch.metrics.measurement import Measurement
 ROUNDING = 2.0**-24 / 3.0**0.5
 """Root mean square of the rounding errors of a sketch's float32 cells over the sketch's norm, at most."""
 
+_NORM_ACCURACY = 1e-6
+"""Norms of folded layers come from eigenvalues, in float32 for large ones, and bound a change no more sharply."""
+
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -118,7 +121,8 @@ def relative_change(changes: list[NDArray[np.float64]], old_norm: float, new_nor
     """
     found = root(sum_of_squares(changes))
     rounding = ROUNDING * float(np.hypot(old_norm, new_norm))
-    least, most = abs(new_norm - old_norm), new_norm + old_norm
+    slack = _NORM_ACCURACY * (new_norm + old_norm)
+    least, most = max(0.0, abs(new_norm - old_norm) - slack), new_norm + old_norm + slack
     value = min(max(found.value, least), most)
     error = min(float(np.hypot(found.error, rounding)), (most - least) / 2)
     return Estimate(value / old_norm, error / old_norm)

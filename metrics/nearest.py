@@ -27,10 +27,11 @@ class Candidate:
 
     Attributes:
         name: as given.
-        relative_change: ||W - W_candidate|| / ||W_candidate|| over the joined layers together; None where they
-            are none, or the candidate is empty there.
-        cosine: of all joined weights together, -1..1; near 0 for a model of another seed. None as above, or where
-            the version is empty there.
+        distance: ||W - W_candidate|| / ||W|| over the joined layers together, in units of the version, so that
+            candidates of any norm can be put in order: 0 for the same weights, 1 for an empty model. None where no
+            layers are joined, or either side is empty there.
+        relative_change: ||W - W_candidate|| / ||W_candidate||: the same with the candidate as the baseline.
+        cosine: of all joined weights together, -1..1; near 0 for a model of another seed.
         layers: layers of equal name and shape with usable sketches on both sides, which the numbers are taken over.
         missing: layers of the version that the candidate lacks.
         mismatched: layers of the candidate's that have another shape.
@@ -39,6 +40,7 @@ class Candidate:
     """
 
     name: str
+    distance: Estimate | None
     relative_change: Estimate | None
     cosine: Estimate | None
     layers: int
@@ -53,7 +55,7 @@ class Nearest:
     """The candidates in order, and whether the first stands alone.
 
     Attributes:
-        candidates: comparable ones first, by relative change; then the others, by coverage.
+        candidates: comparable ones first, by distance; then the others, by coverage.
         decisive: True when the first is nearer to the version than an empty model would be, and nearer than every
             other comparable candidate on the layers that all three share, both by more than two standard errors.
     """
@@ -100,35 +102,36 @@ def _candidate(
     joined = _joined(version, model)
     mismatched = sum(1 for key in version if key in model and model[key].shape != version[key].shape)
     coverage = sum(_elements(version[key]) for key in joined) / total if total else 0.0
-    old_norm = _norm(model, joined)
-    change = alike = None
-    if joined and old_norm > 0.0:
+    old_norm, new_norm = _norm(model, joined), _norm(version, joined)
+    distance = change = alike = None
+    if old_norm > 0.0 and new_norm > 0.0:
+        ratio = new_norm / old_norm
         new = [_cells(version[key], old_norm) for key in joined]
         old = [_cells(model[key], old_norm) for key in joined]
-        change = relative_change(
-            [x - y for x, y in zip(new, old, strict=True)], 1.0, _norm(version, joined) / old_norm
-        )
+        change = relative_change([x - y for x, y in zip(new, old, strict=True)], 1.0, ratio)
+        distance = Estimate(change.value / ratio, change.error / ratio)
         alike = cosine(new, old)
     return Candidate(
         name=name,
+        distance=distance,
         relative_change=change,
         cosine=alike,
         layers=len(joined),
         missing=sum(1 for key in version if key not in model),
         mismatched=mismatched,
         coverage=coverage,
-        comparable=change is not None and coverage >= least_coverage,
+        comparable=distance is not None and coverage >= least_coverage,
     )
 
 
 def _order(candidate: Candidate) -> tuple[bool, float, float]:
-    change = candidate.relative_change.value if candidate.relative_change else np.inf
-    return (not candidate.comparable, change if candidate.comparable else 0.0, -candidate.coverage)
+    distance = candidate.distance.value if candidate.distance and candidate.comparable else 0.0
+    return (not candidate.comparable, distance, -candidate.coverage)
 
 
 def _is_near(candidate: Candidate) -> bool:
-    change = candidate.relative_change
-    return change is not None and change.value + 2 * change.error < 1.0
+    distance = candidate.distance
+    return distance is not None and distance.value + 2 * distance.error < 1.0
 
 
 def _is_nearer(

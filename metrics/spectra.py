@@ -16,21 +16,9 @@ from layerwatch.metrics.hill import hill_alpha
 from layerwatch.metrics.measurement import FitStatus, LayerKind, SpectralNumbers
 from layerwatch.metrics.options import DEFAULT, MeasureOptions, Precision
 from layerwatch.metrics.randommatrix import fit_bulk
+from layerwatch.metrics.rounding import unit_roundoff
 from layerwatch.metrics.tailfit import fit_tail
 from layerwatch.metrics.tensors import Array
-
-_UNIT_ROUNDOFF = {
-    "F64": 2.0**-53,
-    "F32": 2.0**-24,
-    "F16": 2.0**-11,
-    "BF16": 2.0**-8,
-    "F8_E4M3": 2.0**-4,
-    "F8_E5M2": 2.0**-3,
-    "F8_E4M3FNUZ": 2.0**-4,
-    "F8_E5M2FNUZ": 2.0**-3,
-    "I8": 2.0**-8,
-    "U8": 2.0**-8,
-}
 
 
 def unfolded(values: Array) -> Array:
@@ -112,7 +100,7 @@ def spectral_numbers(
     log_largest = float(np.log10(largest))
     stable_rank = total / largest
     mean_square = total / (count * longer)
-    rounding = _UNIT_ROUNDOFF.get(dtype, 2.0**-24) ** 2 * mean_square * (longer**0.5 + shorter**0.5) ** 2
+    rounding = unit_roundoff(dtype) ** 2 * mean_square * (longer**0.5 + shorter**0.5) ** 2
     rank_loss = int(np.count_nonzero(spectrum <= max(rounding, resolution)))
     fit = fit_tail(positive)
     # Rounding errors of the solver would be taken for a bulk of their own where most eigenvalues are zero.

@@ -161,6 +161,24 @@ def test_a_stranger_alone_is_no_parent() -> None:
     assert abs(found.candidates[0].cosine.value) < 0.1
 
 
+def test_a_stranger_with_large_weights_does_not_come_before_a_parent_that_grew() -> None:
+    # Relative to the candidate, the stranger is one norm away and the parent, tripled and trained, more than two.
+    parent = model(1)
+    version = plus(plus(parent, parent, 2.0), model(2), 0.5)
+
+    found = nearest_parent(
+        sketched(version), {"large": sketched(model(3, 100.0)), "parent": sketched(parent)}
+    )
+
+    near, far = found.candidates
+    assert (near.name, far.name) == ("parent", "large")
+    assert change_of(near)[0] > 2.0
+    assert change_of(far)[0] < 1.1
+    assert near.distance is not None
+    assert near.distance.value == pytest.approx((4 + 0.25) ** 0.5 / (9 + 0.25) ** 0.5, rel=0.03)
+    assert found.decisive
+
+
 def test_layers_are_joined_by_name_and_shape_and_the_rest_is_counted() -> None:
     version = sketched(model(1))
     candidate = sketched(model(1))
@@ -214,7 +232,8 @@ def test_without_candidates_or_layers_nothing_is_decided() -> None:
 def test_an_empty_candidate_is_not_comparable() -> None:
     (found,) = nearest_parent(sketched(model(1)), {"zero": sketched(model(1, 0.0))}).candidates
 
-    assert (found.relative_change, found.cosine, found.comparable) == (None, None, False)
+    assert (found.distance, found.relative_change, found.cosine) == (None, None, None)
+    assert not found.comparable
 
 
 def test_layers_that_are_not_finite_are_left_out_of_the_sum() -> None:
