@@ -145,18 +145,20 @@ def exact_change(
     rows = new.shape[0]
     step = max(1, (1 << 20) * rows // max(1, new.size))
     change = square = square0 = product = 0.0
-    for begin in range(0, rows, step):
-        a = np.asarray(new[begin : begin + step], dtype=np.float64).reshape(min(step, rows - begin), -1)
-        b = np.asarray(old[begin : begin + step], dtype=np.float64).reshape(a.shape)
-        if factors is not None:
-            a = a * factors[begin : begin + step, None]
-        if factors0 is not None:
-            b = b * factors0[begin : begin + step, None]
-        square += float(np.vdot(a, a))
-        square0 += float(np.vdot(b, b))
-        product += float(np.vdot(a, b))
-        change += float(np.square(a - b).sum())
-    if not np.isfinite(square + square0):
+    # Squares beyond float64's range end as "no comparison" below.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for begin in range(0, rows, step):
+            a = np.asarray(new[begin : begin + step], dtype=np.float64).reshape(min(step, rows - begin), -1)
+            b = np.asarray(old[begin : begin + step], dtype=np.float64).reshape(a.shape)
+            if factors is not None:
+                a = a * factors[begin : begin + step, None]
+            if factors0 is not None:
+                b = b * factors0[begin : begin + step, None]
+            square += float(np.vdot(a, a))
+            square0 += float(np.vdot(b, b))
+            product += float(np.vdot(a, b))
+            change += float(np.square(a - b).sum())
+    if not np.isfinite(square + square0 + change):
         return None
     norm, norm0 = square**0.5, square0**0.5
     return AlignedChange(
@@ -215,7 +217,7 @@ def _rank_loss_shift(new: SpectralNumbers | None, old: SpectralNumbers | None) -
 def _newly_zero(new: NDArray[np.float32] | None, old: NDArray[np.float32] | None) -> int:
     if new is None or old is None or len(new) != len(old) or len(old) == 0:
         return 0
-    live = old > LIVE_ROW_SHARE * np.median(old)
+    live = old > LIVE_ROW_SHARE * np.median(old.astype(np.float64))
     return int(np.count_nonzero((new == 0.0) & live & (old > 0.0)))
 
 

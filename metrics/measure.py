@@ -27,13 +27,16 @@ from layerwatch.metrics.options import DEFAULT, Device, MeasureOptions
 from layerwatch.metrics.sketch import sketch
 from layerwatch.metrics.spectra import layer_eigenvalues, spectral_numbers, unfolded, view_stack
 from layerwatch.metrics.tensors import Array
-from layerwatch.metrics.threads import numpy_on_one_thread
+from layerwatch.metrics.threads import numpy_on_one_thread, stay_on_one_thread
 from layerwatch.metrics.traps import find_traps, shuffled_eigenvalues
 
 __all__ = ["Known", "MeasuredLayer", "measure_layers", "measure_values"]
 
 _SIDE_BY_SIDE = 1 << 22
 """Layers up to this many elements are measured side by side: two of them weigh less than a big one."""
+
+_AT_HAND_TOGETHER = 4 * _SIDE_BY_SIDE
+"""As many elements at most are under way side by side: memory must not grow with the number of cores."""
 
 _RELEASE_EVERY = 1 << 24
 """Bytes read between two releases of the file mapping."""
@@ -62,50 +65,90 @@ def measure_layers(
         detail = "device is cuda, and torch finds no GPU: install its CUDA build, or use device auto or cpu"
         raise UnreadableError(UnreadableReason.NO_DEVICE, model.path, detail)
     threads = torch.get_num_threads()
-    waiting: deque[Future[MeasuredLayer]] = deque()
-    under_way: set[str] = set()
     unreleased = 0
+    try:
+        one_each = ThreadPoolExecutor(threads, initializer=stay_on_one_thread)
+        with numpy_on_one_thread(), one_each as pool:
+            side_by_side = _SideBySide(pool, threads)
 
-    def known_or_under_way(digest: str) -> bool:
-        return digest in under_way or known(digest)
+            def known_or_under_way(digest: str) -> bool:
+                return side_by_side.is_under_way(digest) or known(digest)
 
-    # The pool's threads compute with one thread each; torch keeps the number per thread.
-    one_each = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-    with numpy_on_one_thread(), one_each as pool:
-        for layer in (*model.plan.vectors, *model.plan.layers):
-            work = _read(model, layer, known_or_under_way, baseline, options)
-            unreleased += _size_bytes(layer)
-            if isinstance(work, _Work) and layer.has_spectrum and _elements(layer) > _SIDE_BY_SIDE:
-                while waiting:
-                    yield _next(waiting, under_way)
-                yield work.done()
-            else:
-                waiting.append(_submitted(pool, work))
-                if isinstance(work, _Work):
-                    under_way.add(work.digest)
-                # Everything that is done is handed on; as much as there are threads may be under way.
-                while waiting and (waiting[0].done() or len(waiting) > threads):
-                    yield _next(waiting, under_way)
-            if unreleased >= _RELEASE_EVERY:
-                unreleased = 0
-                _release(model, baseline)
-        while waiting:
-            yield _next(waiting, under_way)
+            for layer in (*model.plan.vectors, *model.plan.layers):
+                work = _read(model, layer, known_or_under_way, baseline, options)
+                unreleased += _size_bytes(layer)
+                if isinstance(work, _Work) and layer.has_spectrum and _elements(layer) > _SIDE_BY_SIDE:
+                    yield from side_by_side.rest()
+                    yield work.done()
+                else:
+                    side_by_side.add(work)
+                    yield from side_by_side.ready()
+                if unreleased >= _RELEASE_EVERY:
+                    unreleased = 0
+                    _release(model, baseline)
+            yield from side_by_side.rest()
+    finally:
+        # Threads that the caller starts later take over the number that was set last, which is the pool's.
+        torch.set_num_threads(threads)
     _release(model, baseline)
 
 
-def _submitted(pool: ThreadPoolExecutor, work: _Work | MeasuredLayer) -> Future[MeasuredLayer]:
-    if isinstance(work, _Work):
-        return pool.submit(work.done)
-    finished: Future[MeasuredLayer] = Future()
-    finished.set_result(work)
-    return finished
+class _SideBySide:
+    """Layers that a pool measures at the same time, handed on in the order in which they were added."""
+
+    def __init__(self, pool: ThreadPoolExecutor, threads: int) -> None:
+        self._pool = pool
+        self._threads = threads
+        self._waiting: deque[tuple[_Work | MeasuredLayer, Future[MeasuredLayer]]] = deque()
+        self._elements = 0
+        self._failed: dict[str, UnreadableError] = {}
+
+    def add(self, work: _Work | MeasuredLayer) -> None:
+        """Begin with a layer; one that needs no work waits for its turn."""
+        if isinstance(work, _Work):
+            future = self._pool.submit(work.done)
+        else:
+            future = Future()
+            future.set_result(work)
+        self._waiting.append((work, future))
+        self._elements += _elements_at_hand(work)
+
+    def is_under_way(self, digest: str) -> bool:
+        """Whether a layer of this digest is being measured."""
+        return any(
+            isinstance(work, _Work) and work.to_measure and work.digest == digest for work, _ in self._waiting
+        )
+
+    def ready(self) -> Iterator[MeasuredLayer]:
+        """Everything that is done, and what has to be waited for before more may be begun."""
+        while self._waiting and (
+            self._waiting[0][1].done()
+            or len(self._waiting) > self._threads
+            or self._elements > _AT_HAND_TOGETHER
+        ):
+            yield self._next()
+
+    def rest(self) -> Iterator[MeasuredLayer]:
+        """Everything that was added and not yet handed on."""
+        while self._waiting:
+            yield self._next()
+
+    def _next(self) -> MeasuredLayer:
+        work, future = self._waiting.popleft()
+        self._elements -= _elements_at_hand(work)
+        measured = future.result()
+        if isinstance(work, _Work) and measured.problem is not None:
+            self._failed[work.digest] = measured.problem
+        elif measured.measurement is None and measured.digest in self._failed:
+            # It was not begun because the same bytes were under way, and these came to nothing.
+            first = self._failed[measured.digest]
+            problem = UnreadableError(first.reason, first.path, first.detail, measured.layer.tensor)
+            return replace(measured, digest=None, problem=problem)
+        return measured
 
 
-def _next(waiting: deque[Future[MeasuredLayer]], under_way: set[str]) -> MeasuredLayer:
-    measured = waiting.popleft().result()
-    under_way.discard(measured.digest or "")
-    return measured
+def _elements_at_hand(work: _Work | MeasuredLayer) -> int:
+    return _elements(work.layer) if isinstance(work, _Work) else 0
 
 
 def _release(*models: OpenModel | None) -> None:
@@ -144,7 +187,7 @@ class _Work:
                 measurement = measure_values(
                     self.layer, self.values, self.digest, factors, self.model, self.options
                 )
-        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        except (torch.linalg.LinAlgError, np.linalg.LinAlgError):  # type: ignore[attr-defined]
             detail = "the eigenvalue solver did not converge; try scan.precision: float64"
             problem = UnreadableError(
                 UnreadableReason.NO_CONVERGENCE, self.model.path, detail, self.layer.tensor
@@ -201,7 +244,7 @@ def measure_values(
         options: precision, device, and what is taken besides.
 
     Raises:
-        torch.linalg.LinAlgError: the solver did not converge.
+        torch.linalg.LinAlgError, numpy.linalg.LinAlgError: a solver did not converge.
     """
     elements = element_numbers(values)
     base = Measurement(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
@@ -14,8 +15,10 @@ from layerwatch.metrics.examination import Examination, ExaminedLayer
 from layerwatch.metrics.findings import EvidenceValue, Finding, LayerStatus, Verdict
 from layerwatch.metrics.judge import STATUS_OF_SEVERITY, Judgement
 from layerwatch.metrics.layers import Skipped
-from layerwatch.metrics.measurement import METRIC_SET
+from layerwatch.metrics.measurement import METRIC_SET, FitStatus, Measurement, SpectralNumbers
 from layerwatch.metrics.rules import RULE_SET
+
+_OF_SPECTRUM = frozenset(field.name for field in fields(SpectralNumbers))
 
 
 def _without_surrogates(text: str) -> str:
@@ -220,35 +223,26 @@ def _finding_part(finding: Finding) -> FindingPart:
     )
 
 
-def _layer_part(layer: ExaminedLayer, status: LayerStatus) -> LayerPart:
-    measured = layer.measurement
+def metrics_of(measurement: Measurement | None) -> LayerMetrics:
+    """The numbers that the report shows of a layer; all None without a measurement."""
+    if measurement is None:
+        return LayerMetrics()
     values: dict[str, Any] = {}
-    if measured is not None:
-        if measured.numbers is not None:
-            values = {
-                name: getattr(measured.numbers, name)
-                for name in type(measured.numbers).__dataclass_fields__
-                if name != "fit_status"
-            }
-            values["fit_status"] = str(measured.numbers.fit_status)
-        else:
-            values["fit_status"] = "degenerate"
-        values |= {
-            "kurtosis": measured.kurtosis,
-            "farms_alpha": measured.farms_alpha,
-            "traps": measured.traps,
-            "largest_trap": measured.largest_trap,
-            "max_abs": measured.max_abs,
-            "zero_share": measured.zero_share,
-            "non_finite": measured.non_finite,
-        }
+    for name in LayerMetrics.model_fields:
+        source = measurement.numbers if name in _OF_SPECTRUM else measurement
+        values[name] = None if source is None else _finite(getattr(source, name))
+    status = measurement.numbers.fit_status if measurement.numbers else FitStatus.DEGENERATE
+    return LayerMetrics(**{**values, "fit_status": str(status)})
+
+
+def _layer_part(layer: ExaminedLayer, status: LayerStatus) -> LayerPart:
     return LayerPart(
         name=layer.name,
         kind=str(layer.kind),
         shape=layer.shape,
         dtype=layer.dtype,
         status=status,
-        metrics=LayerMetrics(**{name: _finite(value) for name, value in values.items()}),
+        metrics=metrics_of(layer.measurement),
         change=_change_part(layer, layer.change) if layer.change else None,
     )
 

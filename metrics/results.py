@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from difflib import get_close_matches
-from math import isfinite
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from layerwatch.metrics.change import Change
@@ -14,8 +13,8 @@ from layerwatch.metrics.examination import Problem
 from layerwatch.metrics.findings import Finding, LayerStatus, Severity, Verdict
 from layerwatch.metrics.judge import Judgement
 from layerwatch.metrics.layers import Skipped
-from layerwatch.metrics.measurement import FitStatus, LayerKind, Measurement, SpectralNumbers
-from layerwatch.metrics.report import LayerMetrics, Report
+from layerwatch.metrics.measurement import FitStatus, LayerKind, Measurement
+from layerwatch.metrics.report import LayerMetrics, Report, metrics_of
 from layerwatch.metrics.shown import Shown, shown_number, shown_shape, shown_text
 from layerwatch.metrics.tensors import UnexaminedFile
 
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from layerwatch.metrics.delta import DeltaNumbers
-
-_OF_SPECTRUM = frozenset(field.name for field in fields(SpectralNumbers))
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -256,19 +253,6 @@ class ModelComparison(Mapping[str, LayerComparison]):
                 if layer.status is not LayerStatus.OK or layer.problem is not None
             ),
         )
-
-
-def metrics_of(measurement: Measurement | None) -> LayerMetrics:
-    """The numbers that the report shows of a layer; all None without a measurement."""
-    if measurement is None:
-        return LayerMetrics()
-    values: dict[str, Any] = {}
-    for name in LayerMetrics.model_fields:
-        source = measurement.numbers if name in _OF_SPECTRUM else measurement
-        value = None if source is None else getattr(source, name)
-        values[name] = None if isinstance(value, float) and not isfinite(value) else value
-    status = measurement.numbers.fit_status if measurement.numbers else FitStatus.DEGENERATE
-    return LayerMetrics(**{**values, "fit_status": str(status)})
 
 
 def _what(layer: LayerMeasurement | LayerComparison) -> str:

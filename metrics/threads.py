@@ -27,6 +27,13 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def stay_on_one_thread() -> None:
+    """Keep torch to one thread in the calling thread, whatever other threads set for themselves."""
+    # A thread takes over the number that any thread set last when it first asks; only what is set after that stays.
+    torch.get_num_threads()
+    torch.set_num_threads(1)
+
+
 @contextmanager
 def numpy_on_one_thread() -> Iterator[None]:
     """Keep numpy's own BLAS to one thread inside the block; torch's is another library and stays as it is.

@@ -1,13 +1,13 @@
 """Numbers of the reference tool of the field, rebuilt from inputs that are given by formula.
 
-Source: WeightWatcher 0.7.7 on float64; ``../shared/parity/vectors.json`` holds inputs and outputs. The values
-written out here are copied from it, so that the suite means something without that file.
+Source: WeightWatcher 0.7.7 on float64; ``tests/_data/weightwatcher_vectors.json`` holds inputs and outputs.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from layerwatch_testing.models import read_state
 from layerwatch_testing.shared import shared_file
 
 RELATIVE = 1e-6
+
+EXPECTED = Path(__file__).parents[1] / "_data" / "weightwatcher_vectors.json"
 
 Vector = NDArray[np.float64]
 
@@ -105,11 +107,11 @@ def test_the_tail_fit_gives_the_reference_tools_numbers(name: str) -> None:
 
 
 def vectors() -> dict[str, Any]:
-    read: dict[str, Any] = json.loads(shared_file("parity/vectors.json").read_text())
+    read: dict[str, Any] = json.loads(EXPECTED.read_text())
     return read
 
 
-def test_every_eigenvalue_vector_of_the_shared_file_is_matched() -> None:
+def test_every_eigenvalue_vector_of_the_file_is_matched() -> None:
     expected = vectors()["eigenvalue_vectors"]
     assert len(expected) == len(VECTORS)
 

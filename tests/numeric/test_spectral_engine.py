@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from layerwatch.metrics.tailfit import _least_distance, fit_tail
 from layerwatch.metrics.traps import find_traps
 from layerwatch_testing.models import read_state
 from layerwatch_testing.shared import shared_file
+
+VECTORS = Path(__file__).parents[1] / "_data" / "weightwatcher_vectors.json"
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -198,7 +201,7 @@ def dense_matrices() -> dict[str, NDArray[np.float32]]:
 
 
 def test_trace_log_tails_of_dense_matrices_are_the_reference_tools() -> None:
-    expected = json.loads(shared_file("parity/vectors.json").read_text())["dense_matrices"]
+    expected = json.loads(VECTORS.read_text())["dense_matrices"]
     matrices = dense_matrices()
     assert len(expected) == len(matrices)
 
@@ -215,7 +218,7 @@ def test_the_trace_log_tail_of_a_matrix_given_by_formula() -> None:
 
 
 def test_trace_log_tails_of_a_trained_resnet20_are_the_reference_tools() -> None:
-    expected = json.loads(shared_file("parity/vectors.json").read_text())["resnet20"]
+    expected = json.loads(VECTORS.read_text())["resnet20"]
     state = read_state(shared_file("checkpoints/resnet20-12fca82f.th"))
 
     for entry in expected:

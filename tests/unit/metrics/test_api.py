@@ -27,7 +27,8 @@ from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.findings import LayerStatus, Severity, Verdict
 from layerwatch.metrics.measurement import FitStatus, LayerKind, Measurement
 from layerwatch.metrics.options import Precision
-from layerwatch.metrics.results import LayerMeasurement, ModelMeasurement, metrics_of
+from layerwatch.metrics.report import metrics_of
+from layerwatch.metrics.results import LayerMeasurement, ModelMeasurement
 from layerwatch_testing.models import write_safetensors
 from layerwatch_testing.networks import finetuned, network
 

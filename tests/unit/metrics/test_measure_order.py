@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,7 @@ from layerwatch.metrics.measured import MeasuredLayer
 from layerwatch.metrics.openmodel import OpenModel
 from layerwatch.metrics.options import Device, MeasureOptions
 from layerwatch.metrics.readers.detect import open_model
+from layerwatch.metrics.threads import stay_on_one_thread
 
 
 def measured(path: Path, options: MeasureOptions | None = None) -> list[MeasuredLayer]:
@@ -43,9 +47,10 @@ def same(one: MeasuredLayer, other: MeasuredLayer) -> bool:
     a, b = one.measurement, other.measurement
     assert a is not None and b is not None
     return (
-        (one.layer.name, one.digest, a.numbers, a.folded, a.traps, a.farms_alpha, a.kurtosis)
-        == (other.layer.name, other.digest, b.numbers, b.folded, b.traps, b.farms_alpha, b.kurtosis)
-        and np.array_equal(a.spectrum, b.spectrum)
+        (one.layer.name, one.digest, a.numbers, a.folded, a.traps, a.farms_alpha, a.kurtosis, a.norm)
+        == (other.layer.name, other.digest, b.numbers, b.folded, b.traps, b.farms_alpha, b.kurtosis, b.norm)
+    ) and (
+        np.array_equal(a.spectrum, b.spectrum)
         if a.spectrum is not None and b.spectrum is not None
         else a.spectrum is b.spectrum
     )
@@ -94,12 +99,98 @@ def test_equal_tensors_are_measured_once(tmp_path: Path) -> None:
     assert len({one.digest for one in found}) == 1
 
 
-def test_the_callers_number_of_threads_is_left_as_it_was(tmp_path: Path) -> None:
+@pytest.fixture
+def four_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+def threads_of_a_new_thread() -> int:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(torch.get_num_threads).result()
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_the_callers_number_of_threads_is_left_as_it_was_and_so_is_that_of_its_later_threads(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "model.safetensors"
+    write_safetensors(path, {name: values for name, values in mixed().items() if name.startswith("small")})
+    measured(path)
+    assert (torch.get_num_threads(), threads_of_a_new_thread()) == (4, 4)
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_the_number_of_threads_is_as_before_when_measuring_is_broken_off(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     write_safetensors(path, mixed())
+    model = OpenModel(open_model(path), str(path))
+    layers = measure_layers(model, lambda digest: False)
+    next(layers)
+    layers.close()  # type: ignore[attr-defined]
+    model.close()
+    assert (torch.get_num_threads(), threads_of_a_new_thread()) == (4, 4)
+
+
+def test_a_thread_of_the_pool_stays_alone_whatever_another_thread_sets_meanwhile() -> None:
     before = torch.get_num_threads()
-    measured(path)
-    assert torch.get_num_threads() == before
+    with ThreadPoolExecutor(1, initializer=stay_on_one_thread) as pool:
+        pool.submit(int).result()
+        torch.set_num_threads(3)
+        assert pool.submit(torch.get_num_threads).result() == 1
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_a_machine_of_many_cores_holds_no_more_than_four_of_the_larger_small_layers_at_once(
+    tmp_path: Path,
+) -> None:
+    torch.set_num_threads(16)
+    path = tmp_path / "model.safetensors"
+    random = np.random.default_rng(3)
+    values = random.standard_normal((16, 1 << 18)).astype(np.float32)
+    write_safetensors(path, {f"l{index}.weight": values * np.float32(index + 1) for index in range(9)})
+    model = OpenModel(open_model(path), str(path))
+    begun: list[str] = []
+    ahead = []
+
+    def unknown(digest: str) -> bool:
+        begun.append(digest)
+        return False
+
+    for done, _ in enumerate(measure_layers(model, unknown)):
+        ahead.append(len(begun) - done)
+    model.close()
+    # Four under way, and the one that is read before the first of them is waited for.
+    assert max(ahead) <= 5
+
+
+def test_bytes_that_no_solver_can_undo_are_a_problem_of_every_layer_that_has_them(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    values = mixed()["later0.weight"]
+    write_safetensors(path, {"a.weight": values, "b.weight": values, "c.bias": values[0]})
+    model = OpenModel(open_model(path), str(path))
+    answer = torch.linalg.eigvalsh
+    # No matrix is known on which MKL's solver fails; it documents that it may.
+    torch.linalg.eigvalsh = failing_solver
+    try:
+        found = {one.layer.name: one for one in measure_layers(model, lambda digest: False)}
+    finally:
+        torch.linalg.eigvalsh = answer
+        model.close()
+    for name in ("a", "b"):
+        problem = found[name].problem
+        assert problem is not None and found[name].digest is None
+        assert (problem.reason, problem.tensor) == (UnreadableReason.NO_CONVERGENCE, f"{name}.weight")
+    assert found["c.bias"].problem is None
+
+
+def failing_solver(matrix: torch.Tensor, **_: object) -> torch.Tensor:
+    # Long enough for the second layer of the same bytes to be read meanwhile.
+    sleep(0.2)
+    raise torch.linalg.LinAlgError("the algorithm failed to converge")  # type: ignore[attr-defined]
 
 
 def test_the_shuffled_spectrum_is_taken_only_when_asked_for_and_has_the_norm_of_the_layer(
