@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from layerwatch.metrics.api import compare_models, measure_model
+    from layerwatch.metrics.delta import delta_numbers, low_rank_delta_numbers
+    from layerwatch.metrics.nearest import nearest_parent
     from layerwatch.metrics.options import Device, MeasureOptions, Precision
     from layerwatch.metrics.readers.memory import InputError
+    from layerwatch.metrics.recipe import model_recipe
     from layerwatch.metrics.results import (
         LayerComparison,
         LayerMeasurement,
@@ -31,12 +34,20 @@ __all__ = [
     "ModelMeasurement",
     "Precision",
     "compare_models",
+    "delta_numbers",
+    "low_rank_delta_numbers",
     "measure_model",
+    "model_recipe",
+    "nearest_parent",
 ]
 
 _MODULES = {
     "measure_model": "api",
     "compare_models": "api",
+    "delta_numbers": "delta",
+    "low_rank_delta_numbers": "delta",
+    "model_recipe": "recipe",
+    "nearest_parent": "nearest",
     "Device": "options",
     "MeasureOptions": "options",
     "Precision": "options",

@@ -1,21 +1,23 @@
 """Measure a model, layer by layer, in the order of the file.
 
-Big layers are measured one at a time with all threads; runs of small ones side by side with one thread each. Memory
-depends on the largest layer, never on their number.
+Small layers are measured side by side with one thread each, middle ones two at a time, big ones alone with all
+threads: eigenvalue solvers gain little from a second thread, and lose everything where another process wants that
+core. Memory depends on the largest layer, never on their number.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from layerwatch.metrics.change import exact_change
+from layerwatch.metrics.eigenvalues import gram_matrices
 from layerwatch.metrics.elements import as_float32, element_numbers, rows_and_columns
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.hill import farms_alpha
@@ -24,19 +26,21 @@ from layerwatch.metrics.measured import MeasuredLayer
 from layerwatch.metrics.measurement import Measurement
 from layerwatch.metrics.openmodel import OpenModel
 from layerwatch.metrics.options import DEFAULT, Device, MeasureOptions
+from layerwatch.metrics.sidebyside import Cost, SideBySide
 from layerwatch.metrics.sketch import sketch
-from layerwatch.metrics.spectra import layer_eigenvalues, spectral_numbers, unfolded, view_stack
+from layerwatch.metrics.spectra import spectral_numbers, unfolded, view_stack
 from layerwatch.metrics.tensors import Array
-from layerwatch.metrics.threads import numpy_on_one_thread, stay_on_one_thread
+from layerwatch.metrics.threads import numpy_on_one_thread
 from layerwatch.metrics.traps import find_traps, shuffled_eigenvalues
 
-__all__ = ["Known", "MeasuredLayer", "measure_layers", "measure_values"]
+__all__ = ["Known", "MeasuredLayer", "begin_measuring", "measure_layers"]
 
-_SIDE_BY_SIDE = 1 << 22
-"""Layers up to this many elements are measured side by side: two of them weigh less than a big one."""
+_SMALL = 1 << 22
+_MIDDLE = 1 << 25
+"""Layers up to these many elements are measured with one thread, and with half of the threads."""
 
-_AT_HAND_TOGETHER = 4 * _SIDE_BY_SIDE
-"""As many elements at most are under way side by side: memory must not grow with the number of cores."""
+_AT_HAND_TOGETHER = 4 * _SMALL
+"""As many elements of small layers at most are under way: memory must not grow with the number of cores."""
 
 _RELEASE_EVERY = 1 << 24
 """Bytes read between two releases of the file mapping."""
@@ -67,88 +71,67 @@ def measure_layers(
     threads = torch.get_num_threads()
     unreleased = 0
     try:
-        one_each = ThreadPoolExecutor(threads, initializer=stay_on_one_thread)
-        with numpy_on_one_thread(), one_each as pool:
-            side_by_side = _SideBySide(pool, threads)
-
-            def known_or_under_way(digest: str) -> bool:
-                return side_by_side.is_under_way(digest) or known(digest)
-
+        with numpy_on_one_thread(), ThreadPoolExecutor(threads) as pool:
+            side_by_side = SideBySide[MeasuredLayer](pool, Cost(threads, _AT_HAND_TOGETHER))
+            once = _Once(known)
             for layer in (*model.plan.vectors, *model.plan.layers):
-                work = _read(model, layer, known_or_under_way, baseline, options)
-                unreleased += _size_bytes(layer)
-                if isinstance(work, _Work) and layer.has_spectrum and _elements(layer) > _SIDE_BY_SIDE:
-                    yield from side_by_side.rest()
-                    yield work.done()
+                cost = _cost(layer, threads)
+                yield from map(once.told, side_by_side.make_room(cost))
+                work = _read(model, layer, once.is_known, baseline, options)
+                if isinstance(work, _Work):
+                    once.begin(work)
+                    side_by_side.begin(work.done, cost)
                 else:
                     side_by_side.add(work)
-                    yield from side_by_side.ready()
+                yield from map(once.told, side_by_side.ready())
+                unreleased += 4 * cost.elements
                 if unreleased >= _RELEASE_EVERY:
                     unreleased = 0
                     _release(model, baseline)
-            yield from side_by_side.rest()
+            yield from map(once.told, side_by_side.rest())
     finally:
-        # Threads that the caller starts later take over the number that was set last, which is the pool's.
+        # Threads that the caller starts later take over the number that was set last, which is a pool thread's.
         torch.set_num_threads(threads)
     _release(model, baseline)
 
 
-class _SideBySide:
-    """Layers that a pool measures at the same time, handed on in the order in which they were added."""
+def _cost(layer: Layer, threads: int) -> Cost:
+    elements = prod(layer.shape)
+    if elements <= _SMALL:
+        return Cost(1, elements)
+    return Cost(max(1, threads // 2) if elements <= _MIDDLE else threads, elements)
 
-    def __init__(self, pool: ThreadPoolExecutor, threads: int) -> None:
-        self._pool = pool
-        self._threads = threads
-        self._waiting: deque[tuple[_Work | MeasuredLayer, Future[MeasuredLayer]]] = deque()
-        self._elements = 0
+
+class _Once:
+    """Sees to it that the same bytes are measured once, although several layers are under way."""
+
+    def __init__(self, known: Known) -> None:
+        self._known = known
+        self._under_way: set[str] = set()
         self._failed: dict[str, UnreadableError] = {}
 
-    def add(self, work: _Work | MeasuredLayer) -> None:
-        """Begin with a layer; one that needs no work waits for its turn."""
-        if isinstance(work, _Work):
-            future = self._pool.submit(work.done)
-        else:
-            future = Future()
-            future.set_result(work)
-        self._waiting.append((work, future))
-        self._elements += _elements_at_hand(work)
+    def is_known(self, digest: str) -> bool:
+        """Whether a measurement is kept, or being taken."""
+        return digest in self._under_way or digest in self._failed or self._known(digest)
 
-    def is_under_way(self, digest: str) -> bool:
-        """Whether a layer of this digest is being measured."""
-        return any(
-            isinstance(work, _Work) and work.to_measure and work.digest == digest for work, _ in self._waiting
-        )
+    def begin(self, work: _Work) -> None:
+        """A layer is being measured."""
+        if work.to_measure:
+            self._under_way.add(work.digest)
 
-    def ready(self) -> Iterator[MeasuredLayer]:
-        """Everything that is done, and what has to be waited for before more may be begun."""
-        while self._waiting and (
-            self._waiting[0][1].done()
-            or len(self._waiting) > self._threads
-            or self._elements > _AT_HAND_TOGETHER
-        ):
-            yield self._next()
-
-    def rest(self) -> Iterator[MeasuredLayer]:
-        """Everything that was added and not yet handed on."""
-        while self._waiting:
-            yield self._next()
-
-    def _next(self) -> MeasuredLayer:
-        work, future = self._waiting.popleft()
-        self._elements -= _elements_at_hand(work)
-        measured = future.result()
-        if isinstance(work, _Work) and measured.problem is not None:
-            self._failed[work.digest] = measured.problem
-        elif measured.measurement is None and measured.digest in self._failed:
-            # It was not begun because the same bytes were under way, and these came to nothing.
+    def told(self, measured: MeasuredLayer) -> MeasuredLayer:
+        """The same layer; with the problem of its twin where that one, which it relied on, came to nothing."""
+        if measured.measurement is not None:
+            self._under_way.discard(measured.measurement.digest)
+        elif measured.problem is not None and measured.digest in self._under_way:
+            self._under_way.discard(measured.digest)
+            self._failed[measured.digest] = measured.problem
+            return replace(measured, digest=None)
+        elif measured.digest in self._failed:
             first = self._failed[measured.digest]
             problem = UnreadableError(first.reason, first.path, first.detail, measured.layer.tensor)
             return replace(measured, digest=None, problem=problem)
         return measured
-
-
-def _elements_at_hand(work: _Work | MeasuredLayer) -> int:
-    return _elements(work.layer) if isinstance(work, _Work) else 0
 
 
 def _release(*models: OpenModel | None) -> None:
@@ -157,42 +140,44 @@ def _release(*models: OpenModel | None) -> None:
             opened.release()
 
 
-def _elements(layer: Layer) -> int:
-    return int(np.prod(layer.shape))
-
-
-def _size_bytes(layer: Layer) -> int:
-    return _elements(layer) * 4
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Work:
-    """A layer that was read and waits to be measured, compared, or both."""
+    """A layer that was read and waits to be measured, compared, or both; done once.
+
+    Values are let go as soon as they are not needed any more: the solver takes the longest and the most memory.
+    """
 
     model: OpenModel
+    baseline: OpenModel | None
     layer: Layer
     digest: str
-    values: Array
+    values: Array | None
     to_measure: bool
     other: tuple[Array, NDArray[np.float64] | None] | None
     options: MeasureOptions
 
     def done(self) -> MeasuredLayer:
+        """Measure and compare. A problem is told with the digest, for the twins of this layer."""
         factors = self.model.factors(self.layer)
         exact = measurement = None
+        values, other = self.values, self.other
+        assert values is not None
+        self.values = self.other = None
         try:
-            if self.other is not None:
-                exact = exact_change(self.values, self.other[0], factors, self.other[1])
+            if other is not None:
+                exact = exact_change(values, other[0], factors, other[1])
+                del other
             if self.to_measure:
-                measurement = measure_values(
-                    self.layer, self.values, self.digest, factors, self.model, self.options
-                )
+                begun = begin_measuring(self.layer, values, self.digest, factors, self.model, self.options)
+                del values
+                _release(self.model, self.baseline)
+                measurement = begun()
         except (torch.linalg.LinAlgError, np.linalg.LinAlgError):  # type: ignore[attr-defined]
             detail = "the eigenvalue solver did not converge; try scan.precision: float64"
             problem = UnreadableError(
                 UnreadableReason.NO_CONVERGENCE, self.model.path, detail, self.layer.tensor
             )
-            return MeasuredLayer(self.layer, None, None, problem)
+            return MeasuredLayer(self.layer, self.digest, None, problem)
         return MeasuredLayer(self.layer, self.digest, measurement, None, exact)
 
 
@@ -201,39 +186,40 @@ def _read(
 ) -> _Work | MeasuredLayer:
     try:
         stored = model.read(layer)
-        is_known = known(stored.digest)
-        other = None
-        if baseline is None and is_known:
+        to_measure = not known(stored.digest)
+        other = None if baseline is None else _counterpart(baseline, layer, stored.digest)
+        if other is None and not to_measure:
             return MeasuredLayer(layer, stored.digest, None, None)
         values = stored.values()
     except UnreadableError as error:
         return MeasuredLayer(layer, None, None, error)
-    if baseline is not None:
-        other = _counterpart(baseline, layer)
-    return _Work(model, layer, stored.digest, values, not is_known, other, options)
+    return _Work(model, baseline, layer, stored.digest, values, to_measure, other, options)
 
 
-def _counterpart(baseline: OpenModel, layer: Layer) -> tuple[Array, NDArray[np.float64] | None] | None:
-    """The baseline's values and factors of the same layer, or None where there is nothing to compare."""
+def _counterpart(
+    baseline: OpenModel, layer: Layer, digest: str
+) -> tuple[Array, NDArray[np.float64] | None] | None:
+    """The baseline's values and factors of the same layer; None where there is nothing to compare, or no change."""
     other = baseline.layer_named(layer.name)
     if other is None or other.shape != layer.shape or not layer.has_spectrum:
         return None
     try:
-        return baseline.read(other).values(), baseline.factors(other)
+        stored = baseline.read(other)
+        return None if stored.digest == digest else (stored.values(), baseline.factors(other))
     except UnreadableError:
         # The baseline's own trouble is told when the baseline is measured.
         return None
 
 
-def measure_values(
+def begin_measuring(
     layer: Layer,
     values: Array,
     digest: str,
     factors: NDArray[np.float64] | None,
     model: OpenModel,
-    options: MeasureOptions = DEFAULT,
-) -> Measurement:
-    """Measure one layer whose values are at hand.
+    options: MeasureOptions,
+) -> Callable[[], Measurement]:
+    """Do all that needs the layer's values; the function returned does the rest, without them.
 
     Args:
         layer: the layer.
@@ -244,7 +230,7 @@ def measure_values(
         options: precision, device, and what is taken besides.
 
     Raises:
-        torch.linalg.LinAlgError, numpy.linalg.LinAlgError: a solver did not converge.
+        torch.linalg.LinAlgError, numpy.linalg.LinAlgError: a solver did not converge; so may the function returned.
     """
     elements = element_numbers(values)
     base = Measurement(
@@ -258,32 +244,21 @@ def measure_values(
         zero_share=elements.zero_share,
     )
     if elements.non_finite or not layer.has_spectrum:
-        return base
-    longer, shorter = view_sides(layer.kind, layer.shape)
+        return lambda: base
     matrix = unfolded(values)
-    raw = layer_eigenvalues(values, layer.kind, None, options)
-    numbers = spectral_numbers(raw, layer.dtype, longer, shorter, options.precision)
-    folded_spectrum, folded = raw, numbers
-    if factors is not None:
-        folded_spectrum = layer_eigenvalues(values, layer.kind, factors, options)
-        folded = spectral_numbers(folded_spectrum, layer.dtype, longer, shorter, options.precision)
     sides = rows_and_columns(matrix, factors)
-    views = list(view_stack(values, layer.kind))
+    stack = view_stack(values, layer.kind)
+    views = list(stack)
     seed = int(digest[:16], 16)
     traps = find_traps(views, seed)
-    spectrum = as_float32(raw)
-    return replace(
+    known = replace(
         base,
         kurtosis=sides.kurtosis,
         farms_alpha=farms_alpha(views),
         traps=traps.count,
         largest_trap=traps.largest,
-        numbers=numbers,
-        folded=folded,
         folded_by=layer.batchnorm.name if layer.batchnorm and factors is not None else None,
         fold_statistics_empty=factors is not None and model.statistics_are_empty(layer),
-        spectrum=spectrum,
-        folded_spectrum=spectrum if factors is None else as_float32(folded_spectrum),
         shuffled_spectrum=as_float32(shuffled_eigenvalues(views, seed, options))
         if options.shuffled
         else None,
@@ -291,3 +266,25 @@ def measure_values(
         column_norms=sides.column_norms,
         sketch=sketch(matrix, factors),
     )
+    raw_grams = gram_matrices(stack, None, options)
+    folded_grams = None if factors is None else gram_matrices(stack, factors, options)
+    longer, shorter = view_sides(layer.kind, layer.shape)
+
+    def finished() -> Measurement:
+        raw = raw_grams.eigenvalues()
+        numbers = spectral_numbers(raw, layer.dtype, longer, shorter, options.precision)
+        spectrum = as_float32(raw)
+        if folded_grams is None:
+            return replace(
+                known, numbers=numbers, folded=numbers, spectrum=spectrum, folded_spectrum=spectrum
+            )
+        folded = folded_grams.eigenvalues()
+        return replace(
+            known,
+            numbers=numbers,
+            folded=spectral_numbers(folded, layer.dtype, longer, shorter, options.precision),
+            spectrum=spectrum,
+            folded_spectrum=as_float32(folded),
+        )
+
+    return finished

@@ -100,7 +100,11 @@ class LayerMetrics(_Part):
 
 
 class ChangePart(_Part):
-    """Numbers against the baseline's layer of the same name; ratios are new over baseline, folded."""
+    """Numbers against the baseline's layer of the same name; ratios are new over baseline, folded.
+
+    ``relative_change_error`` is a share of ``relative_change``, ``cosine_error`` is in units of the cosine; both are
+    0 where nothing was estimated.
+    """
 
     method: str | None
     relative_change: float | None

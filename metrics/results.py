@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from layerwatch.metrics.change import Change
 from layerwatch.metrics.errors import UnreadableError
+from layerwatch.metrics.estimate import LayerSketch, layer_sketches
 from layerwatch.metrics.examination import Problem
 from layerwatch.metrics.findings import Finding, LayerStatus, Severity, Verdict
 from layerwatch.metrics.judge import Judgement
@@ -132,6 +133,15 @@ class ModelMeasurement(Mapping[str, LayerMeasurement]):
     def problems(self) -> tuple[LayerMeasurement, ...]:
         """Layers and vectors that could not be examined."""
         return tuple(one for one in (*self.layers, *self.vectors) if one.problem is not None)
+
+    def sketches(self) -> dict[str, LayerSketch]:
+        """The sketch of every layer that has one, by name: what ``nearest_parent`` and ``model_recipe`` take.
+
+        16 KiB a layer, to be kept where the weights cannot be.
+        """
+        return layer_sketches(
+            {one.name: one.measurement for one in self.layers if one.measurement is not None}
+        )
 
     def frame(self) -> pd.DataFrame:
         """One row per layer, columns as in the report (``frames.py``). Needs pandas."""

@@ -27,11 +27,11 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def stay_on_one_thread() -> None:
-    """Keep torch to one thread in the calling thread, whatever other threads set for themselves."""
+def use_threads(count: int) -> None:
+    """Let torch use this many threads for what the calling thread computes, whatever others set for themselves."""
     # A thread takes over the number that any thread set last when it first asks; only what is set after that stays.
     torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
 
 
 @contextmanager

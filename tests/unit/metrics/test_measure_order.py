@@ -20,7 +20,7 @@ from layerwatch.metrics.measured import MeasuredLayer
 from layerwatch.metrics.openmodel import OpenModel
 from layerwatch.metrics.options import Device, MeasureOptions
 from layerwatch.metrics.readers.detect import open_model
-from layerwatch.metrics.threads import stay_on_one_thread
+from layerwatch.metrics.threads import use_threads
 
 
 def measured(path: Path, options: MeasureOptions | None = None) -> list[MeasuredLayer]:
@@ -136,7 +136,7 @@ def test_the_number_of_threads_is_as_before_when_measuring_is_broken_off(tmp_pat
 
 def test_a_thread_of_the_pool_stays_alone_whatever_another_thread_sets_meanwhile() -> None:
     before = torch.get_num_threads()
-    with ThreadPoolExecutor(1, initializer=stay_on_one_thread) as pool:
+    with ThreadPoolExecutor(1, initializer=use_threads, initargs=(1,)) as pool:
         pool.submit(int).result()
         torch.set_num_threads(3)
         assert pool.submit(torch.get_num_threads).result() == 1

@@ -160,3 +160,16 @@ def test_the_same_seed_gives_the_same_result_and_leaves_the_matrix_alone() -> No
 
     assert find_traps([matrix], seed=2**64 - 1) == find_traps([matrix], seed=2**64 - 1)
     np.testing.assert_array_equal(matrix, before)
+
+
+@pytest.mark.parametrize("density", [0.003, 0.01, 0.03])
+def test_traps_of_many_large_elements_that_are_not_huge_are_found(
+    density: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(3)
+    matrix = (random.random((1000, 500)) < density) * random.choice([-1.0, 1.0], (1000, 500))
+    screened = find_traps([matrix], seed=1)
+    # Without the screen every matrix goes through the eigenvalues of its shuffle.
+    monkeypatch.setattr("layerwatch.metrics.traps._SCREEN", 0.0)
+    assert screened == find_traps([matrix], seed=1)
+    assert screened.count >= 1
