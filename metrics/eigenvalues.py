@@ -23,7 +23,7 @@ from layerwatch.metrics.threads import SMALL, one_thread
 FLOAT64_LIMIT = 1024
 """Longest shorter side that is solved in float64 when the precision is ``auto``."""
 
-_CHUNK_ELEMENTS = 1 << 22
+_CHUNK_ELEMENTS = 1 << 19
 """Elements that are converted at a time; more only where a chunk would be flatter than the Gram matrix is wide."""
 
 _HALVES_FROM = 1024
@@ -181,7 +181,7 @@ def _gram(device: torch.device, matrix: Array, scaling: _Scaling, dtype: torch.d
     gram = torch.empty((shorter, shorter), dtype=dtype, device=device)
     width = shorter if shorter < _HALVES_FROM else -(-shorter // _COLUMN_BLOCKS)
     # A chunk not much shorter than the Gram matrix is wide keeps the product from being bound by memory.
-    step = max(_CHUNK_ELEMENTS // shorter, shorter // 4)
+    step = max(_CHUNK_ELEMENTS // shorter, shorter // 8)
     for start in range(0, longer, step):
         if rows < columns:
             block = scaling.converted(matrix[:, start : start + step], 0, dtype).T

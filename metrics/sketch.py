@@ -21,7 +21,7 @@ SIZE = 64
 
 _ROWS_KEY = 0x6C617965727761746368_0001
 _COLUMNS_KEY = 0x6C617965727761746368_0002
-_BLOCK_ELEMENTS = 1 << 20
+_BLOCK_ELEMENTS = 1 << 18
 
 
 def sketch(matrix: Array, factors: NDArray[np.float64] | None = None) -> NDArray[np.float32]:

@@ -109,10 +109,13 @@ def _traps_of(matrix: Array, seed: int) -> Traps:
     if largest < leaves and abs(mean) * count**0.5 < leaves and excess < _EDGE_SHIFT * shorter ** (1 / 3):
         return Traps(0, None)
     random = np.random.default_rng(seed)
-    shuffled = np.ldexp(random.permutation(matrix.reshape(-1)), -exponent)
-    shuffled = shuffled.reshape(longer, shorter)
-    shuffled -= np.asarray(mean, dtype=shuffled.dtype)
-    gram = _ShuffledGram(shuffled, mean)
+    # One copy of the layer, changed in place.
+    centred = aligned(matrix, torch.float32 if matrix.dtype == np.float32 else torch.float64)
+    elements = centred.numpy().reshape(-1)
+    random.shuffle(elements)
+    np.ldexp(elements, -exponent, out=elements)
+    elements -= np.asarray(mean, dtype=elements.dtype)
+    gram = _ShuffledGram(centred, mean)
     threshold = noise_threshold(variance, longer, shorter)
     above = (
         _dense_above(gram, threshold) if shorter <= _DENSE_LIMIT else _lanczos_above(gram, threshold, random)
@@ -143,10 +146,10 @@ class _ShuffledGram:
     Were the mean left in float32 elements, its rounding errors could outweigh a small spread and look like traps.
     """
 
-    def __init__(self, centred: Array, mean: float) -> None:
-        self._centred = aligned(centred, torch.float32 if centred.dtype == np.float32 else torch.float64)
+    def __init__(self, centred: torch.Tensor, mean: float) -> None:
+        self._centred = centred
         self._mean = mean
-        self._column_sums = centred.sum(axis=0, dtype=np.float64)
+        self._column_sums = centred.numpy().sum(axis=0, dtype=np.float64)
         self.size = int(centred.shape[1])
 
     def times(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -143,30 +143,6 @@ def test_a_thread_of_the_pool_stays_alone_whatever_another_thread_sets_meanwhile
     torch.set_num_threads(before)
 
 
-@pytest.mark.usefixtures("four_threads")
-def test_a_machine_of_many_cores_holds_no_more_than_four_of_the_larger_small_layers_at_once(
-    tmp_path: Path,
-) -> None:
-    torch.set_num_threads(16)
-    path = tmp_path / "model.safetensors"
-    random = np.random.default_rng(3)
-    values = random.standard_normal((16, 1 << 18)).astype(np.float32)
-    write_safetensors(path, {f"l{index}.weight": values * np.float32(index + 1) for index in range(9)})
-    model = OpenModel(open_model(path), str(path))
-    begun: list[str] = []
-    ahead = []
-
-    def unknown(digest: str) -> bool:
-        begun.append(digest)
-        return False
-
-    for done, _ in enumerate(measure_layers(model, unknown)):
-        ahead.append(len(begun) - done)
-    model.close()
-    # Four under way, and the one that is read before the first of them is waited for.
-    assert max(ahead) <= 5
-
-
 def test_bytes_that_no_solver_can_undo_are_a_problem_of_every_layer_that_has_them(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     values = mixed()["later0.weight"]
