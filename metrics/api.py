@@ -30,7 +30,7 @@ from layerwatch.metrics.measurement import Measurement
 from layerwatch.metrics.openmodel import OpenModel
 from layerwatch.metrics.options import DEFAULT, MeasureOptions
 from layerwatch.metrics.readers.detect import open_model
-from layerwatch.metrics.readers.memory import MemoryReader
+from layerwatch.metrics.readers.memory import InputError, InputReason, MemoryReader
 from layerwatch.metrics.report import BaselinePart, ModelPart, Report, build_report
 from layerwatch.metrics.results import (
     LayerComparison,
@@ -117,6 +117,9 @@ class _Found:
 
 @contextmanager
 def _opened(model: Model) -> Iterator[_Opened]:
+    if model == "":
+        # Path("") would be the current folder; an empty text is most likely a variable that is not set.
+        raise InputError(InputReason.NOT_A_MODEL, "the path is empty; give a file or a directory")
     if isinstance(model, (str, os.PathLike)):
         path = Path(model)
         absolute = path.absolute()

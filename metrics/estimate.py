@@ -199,3 +199,13 @@ def layer_sketches(measurements: Mapping[str, Measurement]) -> dict[str, LayerSk
     """Sketches of a model's layers by name; layers without one are left out."""
     found = {name: layer_sketch(measurement) for name, measurement in measurements.items()}
     return {name: sketch for name, sketch in found.items() if sketch is not None}
+
+
+def check_sketches(*models: Mapping[str, LayerSketch]) -> None:
+    """Raise TypeError, with advice, for anything that is no mapping of layer sketches."""
+    for model in models:
+        for value in model.values() if isinstance(model, Mapping) else (model,):
+            if not isinstance(value, LayerSketch):
+                raise TypeError(
+                    f"sketches are taken, not {type(value).__name__}: pass measure_model(...).sketches()"
+                )

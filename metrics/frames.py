@@ -99,7 +99,7 @@ def to_frame(rows: Iterable[Mapping[str, Any]], columns: Columns) -> pd.DataFram
     except ImportError as error:
         raise FrameError(
             FrameReason.MISSING_PACKAGE,
-            "frames need pandas, which is not installed; run: pip install 'layerwatch[frames]'",
+            "frames need pandas, which is not installed; run: pip install pandas",
         ) from error
     listed = list(rows)
     return pd.DataFrame(

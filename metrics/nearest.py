@@ -12,6 +12,7 @@ from layerwatch.metrics.estimate import (
     ROUNDING,
     Estimate,
     LayerSketch,
+    check_sketches,
     cosine,
     relative_change,
     standard_error,
@@ -79,7 +80,11 @@ def nearest_parent(
         version: sketches by layer name.
         candidates: sketches by layer name, by candidate name.
         least_coverage: share of the version's weights below which a candidate is not comparable, 0..1.
+
+    Raises:
+        TypeError: something else than sketches was given.
     """
+    check_sketches(version, *candidates.values())
     total = sum(_elements(layer) for layer in version.values())
     judged = [_candidate(name, version, model, total, least_coverage) for name, model in candidates.items()]
     judged.sort(key=_order)

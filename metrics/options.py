@@ -34,11 +34,19 @@ class MeasureOptions:
         precision: of the eigenvalue computation.
         device: of the eigenvalue computation.
         shuffled: also take the spectrum of the shuffled elements, for plots (``Measurement.shuffled_spectrum``).
+
+    Raises:
+        ValueError: no such precision or device.
     """
 
     precision: Precision = Precision.AUTO
     device: Device = Device.AUTO
     shuffled: bool = False
+
+    def __post_init__(self) -> None:
+        # "float64" for Precision.FLOAT64 is natural in a notebook; a word that is neither must not pass unseen.
+        object.__setattr__(self, "precision", Precision(self.precision))
+        object.__setattr__(self, "device", Device(self.device))
 
 
 DEFAULT = MeasureOptions()

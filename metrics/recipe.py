@@ -16,7 +16,14 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from layerwatch.metrics.estimate import ROUNDING, Estimate, LayerSketch, is_usable, standard_error
+from layerwatch.metrics.estimate import (
+    ROUNDING,
+    Estimate,
+    LayerSketch,
+    check_sketches,
+    is_usable,
+    standard_error,
+)
 from layerwatch.metrics.rounding import unit_roundoff
 
 _RESOLVED = 100.0
@@ -165,12 +172,14 @@ def model_recipe(
 
     Raises:
         ValueError: no parents, or not one declared coefficient for each.
+        TypeError: something else than sketches was given.
     """
     if not parents:
         raise ValueError("a recipe needs at least one parent")
     if declared is not None and len(declared) != len(parents):
         raise ValueError(f"{len(declared)} coefficients are declared for {len(parents)} parents")
     others = [*parents, *(() if base is None else (base,))]
+    check_sketches(merged, *others)
     left_out: list[tuple[str, LeftOut]] = []
     joined: dict[str, _Layer] = {}
     for name, layer in merged.items():

@@ -99,7 +99,8 @@ def _named(layers: tuple[_Layer, ...], vectors: tuple[_Layer, ...], name: str) -
         raise KeyError(f"{name!r} is a vector and has no spectrum: it is in .vectors")
     known = [layer.name for layer in layers]
     near = get_close_matches(name.removesuffix(".weight"), known, n=3, cutoff=0.5) or known[:3]
-    raise KeyError(f"no layer {name!r}; there is {', '.join(map(repr, near)) or 'none at all'}")
+    others = f" and {len(known) - len(near)} more" if len(known) > len(near) else ""
+    raise KeyError(f"no layer {name!r}; there is {', '.join(map(repr, near)) or 'none at all'}{others}")
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)

@@ -367,6 +367,10 @@ def _row(layer_id: int, layer: LayerMeasurement) -> dict[str, Any]:
     spectrum = measured.spectrum.astype(np.float64) * view.factor
     row |= {"has_esd": True} | _spectrum_values(measured.numbers, spectrum, view)
     row |= _fit_values(measured.numbers, view) | _bulk_values(measured.numbers, view)
+    if measured.numbers.alpha is None:
+        row |= {
+            "problem": "there is no tail to fit: the eigenvalues are zero, all equal, or out of float64's range"
+        }
     return row | _shuffled_values(measured, spectrum, view)
 
 

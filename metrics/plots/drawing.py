@@ -34,7 +34,7 @@ def require_matplotlib() -> None:
     except ImportError as error:
         raise PlotError(
             PlotReason.MISSING_PACKAGE,
-            f'plots are drawn with matplotlib, which cannot be imported ({error}): pip install "layerwatch[plots]"',
+            f"plots are drawn with matplotlib, which cannot be imported ({error}): pip install matplotlib",
         ) from error
 
 

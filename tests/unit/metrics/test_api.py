@@ -20,7 +20,14 @@ from torch import nn
 import layerwatch.metrics
 from layerwatch.config.settings import Settings
 from layerwatch.daemon.gate.engine import examine_files
-from layerwatch.metrics import InputError, MeasureOptions, compare_models, measure_model
+from layerwatch.metrics import (
+    InputError,
+    MeasureOptions,
+    compare_models,
+    measure_model,
+    model_recipe,
+    nearest_parent,
+)
 from layerwatch.metrics.change import Method
 from layerwatch.metrics.delta import DeltaStatus, delta_numbers
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
@@ -580,3 +587,24 @@ def test_a_dict_of_arrays_needs_no_import_of_torch_by_its_reader() -> None:
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert answer.stdout.split() == ["6.0", "False"]
+
+
+def test_options_take_words_and_refuse_what_is_none_of_them() -> None:
+    assert MeasureOptions(precision="float64").precision is Precision.FLOAT64  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="float99"):
+        MeasureOptions(precision="float99")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="tpu"):
+        MeasureOptions(device="tpu")  # type: ignore[arg-type]
+
+
+def test_an_empty_path_is_refused_and_is_not_the_current_folder() -> None:
+    with pytest.raises(InputError, match="the path is empty"):
+        measure_model("")
+
+
+def test_measurements_in_place_of_sketches_are_refused_with_the_call_that_gives_sketches() -> None:
+    result = measure_model({"fc.weight": np.eye(8)})
+    with pytest.raises(TypeError, match=r"measure_model\(\.\.\.\)\.sketches\(\)"):
+        nearest_parent(result, {"a": result.sketches()})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"measure_model\(\.\.\.\)\.sketches\(\)"):
+        model_recipe(result.sketches(), [result])  # type: ignore[list-item]

@@ -185,7 +185,5 @@ def test_without_pandas_the_command_that_installs_it_is_told() -> None:
 
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
-    line = (
-        "missing_package: frames need pandas, which is not installed; run: pip install 'layerwatch[frames]'"
-    )
+    line = "missing_package: frames need pandas, which is not installed; run: pip install pandas"
     assert answer.stdout.splitlines() == [line, line]

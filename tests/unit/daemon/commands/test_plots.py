@@ -77,7 +77,7 @@ def test_without_matplotlib_it_is_a_usage_error_that_tells_what_to_install(
         plots_directory(tmp_path / "plots")
 
     assert caught.value.exit_code == 2
-    assert 'pip install "layerwatch[plots]"' in capsys.readouterr().err
+    assert "pip install matplotlib" in capsys.readouterr().err
     assert not (tmp_path / "plots").exists()
 
 
