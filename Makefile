@@ -47,4 +47,4 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	rm -rf $(VENV) .venv-bench bench.json .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

@@ -73,6 +73,8 @@ def gram_matrices(
     largest = _largest(stack, factors)
     if not np.isfinite(largest):
         return Grams([], 1.0, np.full(count * shorter, np.inf))
+    if largest == 0.0:
+        return Grams([], 1.0, np.zeros(count * shorter))
     scaling = _Scaling(factors, _unit(largest))
     wanted = solver_precision(shorter, options.precision)
     dtype = torch.float64 if wanted is Precision.FLOAT64 else torch.float32
