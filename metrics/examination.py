@@ -172,7 +172,13 @@ class Examination:
 def without_arrays(measurement: Measurement) -> Measurement:
     """The measurement's scalar part, which is what an examination keeps per layer."""
     return replace(
-        measurement, spectrum=None, folded_spectrum=None, row_norms=None, column_norms=None, sketch=None
+        measurement,
+        spectrum=None,
+        folded_spectrum=None,
+        shuffled_spectrum=None,
+        row_norms=None,
+        column_norms=None,
+        sketch=None,
     )
 
 

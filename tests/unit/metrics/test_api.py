@@ -608,3 +608,15 @@ def test_measurements_in_place_of_sketches_are_refused_with_the_call_that_gives_
         nearest_parent(result, {"a": result.sketches()})  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"measure_model\(\.\.\.\)\.sketches\(\)"):
         model_recipe(result.sketches(), [result])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_a_layer_whose_squares_leave_float64_never_passes_as_healthy(scale: float) -> None:
+    random = np.random.default_rng(4)
+    result = measure_model(
+        {"a.weight": random.standard_normal((60, 60)), "h.weight": random.standard_normal((60, 60)) * scale}
+    )
+    assert result.verdict is Verdict.FAIL
+    assert [(one.rule, one.layer) for one in result.report.findings if one.severity == "critical"] == [
+        ("non_finite", "h")
+    ]
