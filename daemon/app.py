@@ -35,10 +35,10 @@ from layerwatch.daemon.scanning import ScanLoop
 from layerwatch.daemon.snapshot import Snapshot
 from layerwatch.daemon.store import retention, versions
 from layerwatch.daemon.store.alerts import DatabaseOutbox, oldest_undelivered
-from layerwatch.daemon.store.database import database_path
+from layerwatch.daemon.store.database import Database, database_path
 from layerwatch.daemon.store.errors import StoreError
 from layerwatch.daemon.store.records import VersionRecord, VersionState
-from layerwatch.daemon.store.upgrade import open_upgraded
+from layerwatch.daemon.store.upgrade import upgrade_apart
 from layerwatch.daemon.storelocation import store_url
 from layerwatch.daemon.telemetry import DaemonTelemetry
 from layerwatch.daemon.watcher import Watcher, forget_registry, known_registries
@@ -176,7 +176,7 @@ class App:
         settings = self.live.settings
         url = store_url(settings, self._config)
         stack.enter_context(_only_one(url))
-        self.database = open_upgraded(url)
+        self.database = Database.open(url, upgrade_apart)
         stack.callback(_step, "close the store", self.database.close)
         with self.database.write() as connection:
             interrupted = versions.reset_interrupted(connection)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -30,13 +31,14 @@ class Database:
         self._closed = False
 
     @classmethod
-    def open(cls, url: str) -> Database:
+    def open(cls, url: str, upgrade: Callable[[str], None] | None = None) -> Database:
         """Open the database, create it with its folder where missing, and bring its schema up to date.
 
         Several processes may do so at once; a start that is killed leaves the old schema or the new one.
 
         Args:
             url: ``sqlite:///FILE``, or ``sqlite:////FOLDER/FILE`` for a full path.
+            upgrade: brings the schema of the database at this address up to date where it is not; None does so here.
 
         Raises:
             StoreError: ``unsupported_url``, ``cannot_open``, ``corrupt``, ``foreign``, ``newer_schema``, ``busy``,
@@ -48,27 +50,13 @@ class Database:
         except OSError as error:
             detail = f"{path.parent}: cannot create the folder of the database: {error.strerror}"
             raise StoreError(StoreReason.CANNOT_OPEN, detail) from error
-        database = cls._unprepared(path)
+        database = cls(sqlite.create_engine(path), path)
         try:
-            database._prepare()
+            database._prepare(database._migrate if upgrade is None else partial(upgrade, url))
         except BaseException:
             database.close()
             raise
         return database
-
-    @classmethod
-    def is_up_to_date(cls, url: str) -> bool:
-        """Whether the existing database has this code's schema; raises StoreError as :meth:`open`."""
-        database = cls._unprepared(database_path(url))
-        try:
-            with database.read() as connection:
-                return schema.state(connection) is SchemaState.UP_TO_DATE
-        finally:
-            database.close()
-
-    @classmethod
-    def _unprepared(cls, path: Path) -> Database:
-        return cls(sqlite.create_engine(path), path)
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -101,14 +89,14 @@ class Database:
         if self._closed:
             raise StoreError(StoreReason.CLOSED, f"{self._path}: the database has been closed")
 
-    def _prepare(self) -> None:
+    def _prepare(self, migrate: Callable[[], None]) -> None:
         # Look before touching: the database of another program stays as it is.
         with self.read() as connection:
             found = schema.state(connection)
         with sqlite.typed_errors(self._path):
             sqlite.enable_wal(self._path)
             if found is not SchemaState.UP_TO_DATE:
-                self._migrate()
+                migrate()
 
     def _migrate(self) -> None:
         # Batch migrations rebuild tables; with foreign keys on, dropping the old copy would delete the rows

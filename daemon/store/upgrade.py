@@ -7,7 +7,6 @@ for months.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 
@@ -17,19 +16,12 @@ from layerwatch.daemon.store.errors import StoreError, StoreReason
 _REFUSED = 1
 
 
-def open_upgraded(url: str) -> Database:
-    """Open the database like :meth:`Database.open`, its schema brought up to date elsewhere where it is not.
+def upgrade_apart(url: str) -> None:
+    """Upgrade the database at ``url``, for :meth:`Database.open`.
 
     Raises:
         StoreError: as :meth:`Database.open`; ``cannot_open`` too when the upgrading process was ended.
     """
-    # Path.exists would raise where the folder may not be read; the refusal with advice comes from the upgrade.
-    if not os.path.exists(database_path(url)) or not Database.is_up_to_date(url):  # noqa: PTH110
-        _upgrade(url)
-    return Database.open(url)
-
-
-def _upgrade(url: str) -> None:
     done = subprocess.run(
         [sys.executable, "-P", "-m", "layerwatch.daemon.store.upgrade"],
         input=url,
