@@ -22,8 +22,9 @@ from layerwatch.metrics.delta import DeltaNumbers, delta_numbers
 from layerwatch.metrics.errors import UnreadableError
 from layerwatch.metrics.examination import Examination, ExaminedLayer
 from layerwatch.metrics.findings import Finding
-from layerwatch.metrics.joining import FoundContent, examine, found_layer, unexamined_layer
+from layerwatch.metrics.joining import FoundContent, examine
 from layerwatch.metrics.judge import Judgement, judge
+from layerwatch.metrics.layerentry import entry_of, unexamined_entry
 from layerwatch.metrics.measure import measure_layers
 from layerwatch.metrics.measured import MeasuredLayer
 from layerwatch.metrics.measurement import Measurement
@@ -144,7 +145,7 @@ def _found(
         if measured.measurement is not None:
             kept[measured.measurement.digest] = measured.measurement
         layers.append(measured)
-    entries = (*map(found_layer, layers), *map(unexamined_layer, opened.model.plan.unexamined))
+    entries = (*map(entry_of, layers), *map(unexamined_entry, opened.model.plan.unexamined))
     exact = {one.layer.name: one.exact for one in layers if one.exact is not None}
     return _Found(tuple(layers), FoundContent(entries), exact)
 

@@ -18,7 +18,7 @@ _BLOCK_ELEMENTS = 1 << 15
 _SAFE = 1e100
 """Largest elements between its inverse and itself have squares that float64 holds."""
 
-_ROUNDING = 1e-28
+NO_VARIANCE = 1e-28
 """A variance below this share of the mean square is rounding error: all elements are equal."""
 
 
@@ -120,7 +120,7 @@ def rows_and_columns(matrix: Array, factors: NDArray[np.float64] | None) -> Rows
             np.multiply(block, block, out=block)
             second += float(block.sum())
             fourth += float(np.vdot(block, block))
-        spread = second > _ROUNDING * float(columns.sum()) and np.isfinite(fourth) and fourth > 0.0
+        spread = second > NO_VARIANCE * float(columns.sum()) and np.isfinite(fourth) and fourth > 0.0
         # Divided twice: the square of a small sum is zero.
         kurtosis = matrix.size * (fourth / second) / second if spread else None
         return RowsAndColumns(as_float32(rows), as_float32(np.sqrt(columns)), kurtosis)

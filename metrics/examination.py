@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import log10, sqrt
 from statistics import median
+from typing import Any
 
 from layerwatch.config.rules import SpectralOutlierSettings
 from layerwatch.metrics.change import Change
-from layerwatch.metrics.measurement import LayerKind, Measurement
+from layerwatch.metrics.measurement import ARRAYS, LayerKind, Measurement
 
 _TINY = 1e-300
 
@@ -171,15 +172,8 @@ class Examination:
 
 def without_arrays(measurement: Measurement) -> Measurement:
     """The measurement's scalar part, which is what an examination keeps per layer."""
-    return replace(
-        measurement,
-        spectrum=None,
-        folded_spectrum=None,
-        shuffled_spectrum=None,
-        row_norms=None,
-        column_norms=None,
-        sketch=None,
-    )
+    nothing: dict[str, Any] = dict.fromkeys(ARRAYS)
+    return replace(measurement, **nothing)
 
 
 def context_of(examination: Examination, settings: SpectralOutlierSettings) -> Context:

@@ -15,50 +15,17 @@ from layerwatch.metrics.examination import (
     Problem,
     without_arrays,
 )
-from layerwatch.metrics.measured import MeasuredLayer
-from layerwatch.metrics.measurement import LayerKind, Measurement
-from layerwatch.metrics.tensors import UnexaminedFile
+from layerwatch.metrics.layerentry import LayerEntry
+from layerwatch.metrics.measurement import Measurement
 
 LoadMeasurement = Callable[[str], Measurement | None]
-
-
-class Entry(Protocol):
-    """One layer or vector of a content, or a file of it that was not examined."""
-
-    @property
-    def name(self) -> str:
-        """Name of the layer."""
-
-    @property
-    def kind(self) -> LayerKind:
-        """What it is."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Dimensions as stored; () for a file."""
-
-    @property
-    def dtype(self) -> str:
-        """Type as stored."""
-
-    @property
-    def digest(self) -> str | None:
-        """Key of its measurement; None when it could not be examined."""
-
-    @property
-    def problem_reason(self) -> str | None:
-        """Why not, from a closed list."""
-
-    @property
-    def problem_detail(self) -> str | None:
-        """The same as a sentence."""
 
 
 class Content(Protocol):
     """What was found in one model."""
 
     @property
-    def layers(self) -> Sequence[Entry]:
+    def layers(self) -> Sequence[LayerEntry]:
         """Layers, vectors and unexamined files."""
 
     @property
@@ -67,51 +34,11 @@ class Content(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class FoundLayer:
-    """An :class:`Entry` that is kept nowhere."""
-
-    name: str
-    kind: LayerKind
-    shape: tuple[int, ...]
-    dtype: str
-    digest: str | None
-    problem_reason: str | None = None
-    problem_detail: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class FoundContent:
     """A :class:`Content` that is kept nowhere."""
 
-    layers: tuple[FoundLayer, ...]
+    layers: tuple[LayerEntry, ...]
     file_problem: tuple[str, str] | None = None
-
-
-def found_layer(measured: MeasuredLayer) -> FoundLayer:
-    """The entry of one measured layer."""
-    layer, problem = measured.layer, measured.problem
-    return FoundLayer(
-        name=layer.name,
-        kind=layer.kind,
-        shape=layer.shape,
-        dtype=layer.dtype,
-        digest=measured.digest,
-        problem_reason=str(problem.reason) if problem else None,
-        problem_detail=str(problem) if problem else None,
-    )
-
-
-def unexamined_layer(file: UnexaminedFile) -> FoundLayer:
-    """A file in place of a layer: what cannot be examined is undecided, whatever it is."""
-    return FoundLayer(
-        name=file.name,
-        kind=LayerKind.VECTOR,
-        shape=(),
-        dtype="",
-        digest=None,
-        problem_reason=str(file.reason),
-        problem_detail=f"weights in {file.name} were not examined: {file.detail}",
-    )
 
 
 def examine(
@@ -155,7 +82,7 @@ def examine(
 
 
 def _examined(
-    entry: Entry, other: Entry | None, load: LoadMeasurement, exact: AlignedChange | None
+    entry: LayerEntry, other: LayerEntry | None, load: LoadMeasurement, exact: AlignedChange | None
 ) -> ExaminedLayer:
     measurement = load(entry.digest) if entry.digest else None
     problem = None

@@ -134,3 +134,7 @@ class Measurement:
     row_norms: NDArray[np.float32] | None = None
     column_norms: NDArray[np.float32] | None = None
     sketch: NDArray[np.float32] | None = None
+
+
+ARRAYS = ("spectrum", "folded_spectrum", "shuffled_spectrum", "row_norms", "column_norms", "sketch")
+"""Names of the attributes of a :class:`Measurement` that are arrays."""

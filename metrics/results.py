@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -91,20 +92,44 @@ class LayerComparison:
 _Layer = TypeVar("_Layer", LayerMeasurement, LayerComparison)
 
 
-def _named(layers: tuple[_Layer, ...], vectors: tuple[_Layer, ...], name: str) -> _Layer:
-    for layer in layers:
-        if layer.name == name:
-            return layer
-    if any(vector.name == name for vector in vectors):
-        raise KeyError(f"{name!r} is a vector and has no spectrum: it is in .vectors")
-    known = [layer.name for layer in layers]
-    near = get_close_matches(name.removesuffix(".weight"), known, n=3, cutoff=0.5) or known[:3]
-    others = f" and {len(known) - len(near)} more" if len(known) > len(near) else ""
-    raise KeyError(f"no layer {name!r}; there is {', '.join(map(repr, near)) or 'none at all'}{others}")
+class _LayersByName(Mapping[str, _Layer]):
+    """What both results are: a mapping from the names of their layers, shown as a table."""
+
+    __slots__ = ()
+
+    layers: tuple[_Layer, ...]
+    vectors: tuple[_Layer, ...]
+
+    @abstractmethod
+    def _shown(self) -> Shown:
+        """The table."""
+
+    def __getitem__(self, name: str) -> _Layer:
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        if any(vector.name == name for vector in self.vectors):
+            raise KeyError(f"{name!r} is a vector and has no spectrum: it is in .vectors")
+        known = list(self)
+        near = get_close_matches(name.removesuffix(".weight"), known, n=3, cutoff=0.5) or known[:3]
+        others = f" and {len(known) - len(near)} more" if len(known) > len(near) else ""
+        raise KeyError(f"no layer {name!r}; there is {', '.join(map(repr, near)) or 'none at all'}{others}")
+
+    def __iter__(self) -> Iterator[str]:
+        return (layer.name for layer in self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __repr__(self) -> str:
+        return self._shown().text()
+
+    def _repr_html_(self) -> str:
+        return self._shown().html()
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
-class ModelMeasurement(Mapping[str, LayerMeasurement]):
+class ModelMeasurement(_LayersByName[LayerMeasurement]):
     """Every layer of one model; a mapping from the names of :attr:`layers`.
 
     Attributes:
@@ -156,21 +181,6 @@ class ModelMeasurement(Mapping[str, LayerMeasurement]):
 
         return weightwatcher_frame(self)
 
-    def __getitem__(self, name: str) -> LayerMeasurement:
-        return _named(self.layers, self.vectors, name)
-
-    def __iter__(self) -> Iterator[str]:
-        return (layer.name for layer in self.layers)
-
-    def __len__(self) -> int:
-        return len(self.layers)
-
-    def __repr__(self) -> str:
-        return self._shown().text()
-
-    def _repr_html_(self) -> str:
-        return self._shown().html()
-
     def _shown(self) -> Shown:
         return Shown(
             title=f"ModelMeasurement {shown_text(self.name)}: {_counted(self)}, verdict {self.verdict}",
@@ -192,7 +202,7 @@ class ModelMeasurement(Mapping[str, LayerMeasurement]):
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
-class ModelComparison(Mapping[str, LayerComparison]):
+class ModelComparison(_LayersByName[LayerComparison]):
     """Every layer of a new model beside a baseline, judged; a mapping from the names of :attr:`layers`.
 
     Attributes:
@@ -231,21 +241,6 @@ class ModelComparison(Mapping[str, LayerComparison]):
         from layerwatch.metrics.frames import comparison_frame
 
         return comparison_frame(self)
-
-    def __getitem__(self, name: str) -> LayerComparison:
-        return _named(self.layers, self.vectors, name)
-
-    def __iter__(self) -> Iterator[str]:
-        return (layer.name for layer in self.layers)
-
-    def __len__(self) -> int:
-        return len(self.layers)
-
-    def __repr__(self) -> str:
-        return self._shown().text()
-
-    def _repr_html_(self) -> str:
-        return self._shown().html()
 
     def _shown(self) -> Shown:
         names = f"{shown_text(self.new.name)} against {shown_text(self.baseline.name)}"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from layerwatch.metrics.aligned import aligned
 from layerwatch.metrics.eigenvalues import stack_eigenvalues
+from layerwatch.metrics.elements import NO_VARIANCE
 from layerwatch.metrics.options import DEFAULT, MeasureOptions
 from layerwatch.metrics.randommatrix import noise_threshold
 from layerwatch.metrics.tensors import Array
@@ -26,8 +27,6 @@ _EDGE_SHIFT = 0.5
 """Excess kurtosis in units of M^(1/3) from which on the edge may have moved by a part of its margin."""
 
 _DENSE_LIMIT = 256
-_ROUNDING = 1e-28
-"""A variance below this share of the mean square is rounding error: all elements are equal."""
 _BLOCK_ELEMENTS = 1 << 16
 _FIRST_CHECK = 16
 _MOST_STEPS = 512
@@ -102,7 +101,7 @@ def _traps_of(matrix: Array, seed: int) -> Traps:
     largest = float(np.ldexp(largest, -exponent))
     mean = sum(float(block.sum()) for block in _blocks(matrix, exponent)) / count
     variance, fourth = _central_moments(matrix, exponent, mean)
-    if variance <= _ROUNDING * mean**2:
+    if variance <= NO_VARIANCE * mean**2:
         return Traps(0, None)
     leaves = _SCREEN * variance**0.5 * count**0.25
     excess = fourth / variance / variance - 3.0

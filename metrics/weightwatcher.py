@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerwatch.metrics.frames import Columns, to_frame
+from layerwatch.metrics.layers import view_sides
 from layerwatch.metrics.measurement import LayerKind, Measurement, SpectralNumbers
 from layerwatch.metrics.results import LayerMeasurement, ModelMeasurement
 
@@ -334,12 +335,11 @@ class _View:
 
 
 def _view(layer: LayerMeasurement) -> _View:
-    rows, columns = layer.shape[0], prod(layer.shape[1:])
     matrices, factor = 1, 1.0
     if layer.kind is LayerKind.CONV and len(layer.shape) > 2 and layer.shape[1] > 1:
-        matrices, columns = prod(layer.shape[2:]), layer.shape[1]
+        matrices = prod(layer.shape[2:])
         factor = 0.5 if len(layer.shape) == 4 else 1.0
-    return _View(matrices, max(rows, columns), min(rows, columns), factor)
+    return _View(matrices, *view_sides(layer.kind, layer.shape), factor)
 
 
 def _row(layer_id: int, layer: LayerMeasurement) -> dict[str, Any]:

@@ -23,11 +23,8 @@ from layerwatch.daemon.demo.preparing import SEED, prepare
 from layerwatch.daemon.demo.story import MLP, STORIES
 from layerwatch.daemon.demo.training import FROM_SCRATCH, accuracy, reproducible, train
 from layerwatch.daemon.demo.version_files import write_checkpoint
-from layerwatch.metrics.measure import measure_layers
-from layerwatch.metrics.openmodel import OpenModel
-from layerwatch.metrics.options import MeasureOptions
-from layerwatch.metrics.plots import PlottedLayer, plot_alpha_profile, plot_layer, rendered, write_plots
-from layerwatch.metrics.readers.detect import open_model
+from layerwatch.metrics import LayerMeasurement, MeasureOptions, measure_model
+from layerwatch.metrics.plots import plot_alpha_profile, plot_layer, rendered, write_plots
 
 GOOD, SPOILED = "v2", "v5"
 
@@ -127,25 +124,9 @@ class ResNet20(nn.Module):
         return logits
 
 
-def measured(path: Path) -> list[PlottedLayer]:
+def measured(path: Path) -> tuple[LayerMeasurement, ...]:
     """The layers of a model with their measurements, randomised spectra included."""
-    reader = open_model(path)
-    try:
-        model = OpenModel(reader, str(path))
-        found = list(measure_layers(model, lambda digest: False, options=MeasureOptions(shuffled=True)))
-    finally:
-        reader.close()
-    return [
-        PlottedLayer(
-            one.layer.name,
-            one.layer.shape,
-            one.layer.dtype,
-            one.measurement,
-            str(one.problem) if one.problem else None,
-        )
-        for one in found
-        if one.layer.has_spectrum
-    ]
+    return measure_model(path, options=MeasureOptions(shuffled=True)).layers
 
 
 if __name__ == "__main__":

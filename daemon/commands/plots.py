@@ -13,7 +13,8 @@ import typer
 from layerwatch.daemon.gate.text import printable
 
 if TYPE_CHECKING:
-    from layerwatch.daemon.store.records import ContentRecord, LayerEntry
+    from layerwatch.daemon.store.records import ContentRecord
+    from layerwatch.metrics.layerentry import LayerEntry
     from layerwatch.metrics.measurement import Measurement
     from layerwatch.metrics.plots import PlottedLayer
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from layerwatch.daemon.scan.executor import Executor, ScanListener
 from layerwatch.daemon.scan.messages import ScanRequest
-from layerwatch.daemon.store.records import ContentRecord, LayerEntry, SkippedTensor
+from layerwatch.daemon.store.records import ContentRecord, SkippedTensor
 from layerwatch.metrics.change import AlignedChange
 from layerwatch.metrics.errors import UnreadableError
+from layerwatch.metrics.layerentry import LayerEntry, entry_of, unexamined_entry
 from layerwatch.metrics.measured import MeasuredLayer
-from layerwatch.metrics.measurement import METRIC_SET, LayerKind, Measurement
-from layerwatch.metrics.tensors import UnexaminedFile
+from layerwatch.metrics.measurement import METRIC_SET, Measurement
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def measure_content(
         if passing:
             # One layer that a fault of the file system hid must not be recorded as if it were the file's own.
             raise passing[0]
-        entries.extend(_unexamined_entry(one) for one in outcome.unexamined)
+        entries.extend(unexamined_entry(one) for one in outcome.unexamined)
     except UnreadableError as error:
         if error.transient:
             raise
@@ -119,31 +119,4 @@ def unreadable_content(fingerprint: str, size_bytes: int, error: UnreadableError
         skipped=(),
         file_problem=(str(error.reason), str(error)),
         measure_seconds=0.0,
-    )
-
-
-def _unexamined_entry(file: UnexaminedFile) -> LayerEntry:
-    # A file in place of a layer: what cannot be examined is undecided, whatever it is.
-    return LayerEntry(
-        name=file.name,
-        kind=LayerKind.VECTOR,
-        shape=(),
-        dtype="",
-        digest=None,
-        problem_reason=str(file.reason),
-        problem_detail=f"weights in {file.name} were not examined: {file.detail}",
-    )
-
-
-def entry_of(measured: MeasuredLayer) -> LayerEntry:
-    """What is kept of one measured layer in the record of its content."""
-    layer, problem = measured.layer, measured.problem
-    return LayerEntry(
-        name=layer.name,
-        kind=layer.kind,
-        shape=layer.shape,
-        dtype=layer.dtype,
-        digest=measured.digest,
-        problem_reason=str(problem.reason) if problem else None,
-        problem_detail=str(problem) if problem else None,
     )

@@ -19,15 +19,13 @@ from layerwatch.metrics.change import AlignedChange, Method
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.layers import Layer, LayerPlan, Skipped
 from layerwatch.metrics.measured import MeasuredLayer
-from layerwatch.metrics.measurement import FitStatus, LayerKind, Measurement, SpectralNumbers
+from layerwatch.metrics.measurement import ARRAYS, FitStatus, LayerKind, Measurement, SpectralNumbers
 from layerwatch.metrics.tensors import UnexaminedFile
 
 MAX_LINE = 256 * 1024 * 1024
 """A longer line from a worker is treated as its death."""
 
 MEMORY_ADVICE = "needs more memory than the limit allows: raise scan.memory_limit"
-
-_ARRAYS = ("spectrum", "folded_spectrum", "shuffled_spectrum", "row_norms", "column_norms", "sketch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +131,7 @@ def error_of(data: dict[str, Any]) -> UnreadableError:
 
 def _measurement_to_json(measurement: Measurement) -> dict[str, Any]:
     data: dict[str, Any] = {one.name: getattr(measurement, one.name) for one in fields(measurement)}
-    for name in _ARRAYS:
+    for name in ARRAYS:
         data[name] = _array_to_json(data[name])
     if measurement.folded_spectrum is measurement.spectrum:
         data["folded_spectrum"] = "same"
@@ -147,7 +145,7 @@ def _measurement_of(data: dict[str, Any]) -> Measurement:
     same = values["folded_spectrum"] == "same"
     if same:
         values["folded_spectrum"] = None
-    for name in _ARRAYS:
+    for name in ARRAYS:
         values[name] = _array_of(values[name])
     if same:
         values["folded_spectrum"] = values["spectrum"]
@@ -156,7 +154,7 @@ def _measurement_of(data: dict[str, Any]) -> Measurement:
         if numbers is not None:
             status = FitStatus(numbers["fit_status"])
             values[name] = SpectralNumbers(**{**_numbers(numbers, "fit_status"), "fit_status": status})
-    _numbers(values, "kind", "shape", "dtype", "digest", "folded_by", "numbers", "folded", *_ARRAYS)
+    _numbers(values, "kind", "shape", "dtype", "digest", "folded_by", "numbers", "folded", *ARRAYS)
     values["digest"], values["dtype"] = str(values["digest"]), str(values["dtype"])
     values["folded_by"] = _text_or_none(values["folded_by"])
     values["kind"] = LayerKind(values["kind"])

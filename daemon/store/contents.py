@@ -7,7 +7,8 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from layerwatch.daemon.store import tables
-from layerwatch.daemon.store.records import ContentRecord, LayerEntry, SkippedTensor
+from layerwatch.daemon.store.records import ContentRecord, SkippedTensor
+from layerwatch.metrics.layerentry import LayerEntry
 from layerwatch.metrics.measurement import LayerKind
 
 _CONTENTS = tables.contents

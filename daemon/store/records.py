@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from layerwatch.metrics.findings import Verdict
-from layerwatch.metrics.measurement import LayerKind
+from layerwatch.metrics.layerentry import LayerEntry
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -85,26 +85,6 @@ class VersionRecord:
     gone_at: datetime | None
     report: str | None
     token: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LayerEntry:
-    """One layer or vector of a content.
-
-    Attributes:
-        shape: dimensions as stored.
-        dtype: type as stored.
-        digest: key of its measurement; None when it could not be examined.
-        problem_reason, problem_detail: why not, or None.
-    """
-
-    name: str
-    kind: LayerKind
-    shape: tuple[int, ...]
-    dtype: str
-    digest: str | None
-    problem_reason: str | None = None
-    problem_detail: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

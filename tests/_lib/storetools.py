@@ -17,8 +17,9 @@ import sqlalchemy as sa
 from layerwatch.alerts.model import AlertIdentity, AlertPhase, AlertState
 from layerwatch.daemon.store import versions
 from layerwatch.daemon.store.database import Database
-from layerwatch.daemon.store.records import ContentRecord, LayerEntry, Lineage, VersionKey, VersionRecord
+from layerwatch.daemon.store.records import ContentRecord, Lineage, VersionKey, VersionRecord
 from layerwatch.metrics.findings import Finding, RuleGroup, Severity, Verdict
+from layerwatch.metrics.layerentry import LayerEntry
 from layerwatch.metrics.measurement import METRIC_SET, FitStatus, LayerKind, Measurement, SpectralNumbers
 
 NOW = datetime(2025, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)

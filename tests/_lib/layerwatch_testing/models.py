@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerwatch.config.rules import RulesSettings
-from layerwatch.daemon.scan.content import entry_of
 from layerwatch.daemon.store.records import ContentRecord
 from layerwatch.metrics.change import AlignedChange
 from layerwatch.metrics.examination import Examination
 from layerwatch.metrics.joining import examine
 from layerwatch.metrics.judge import Judgement, judge
+from layerwatch.metrics.layerentry import entry_of
 from layerwatch.metrics.measure import measure_layers
 from layerwatch.metrics.measurement import METRIC_SET, Measurement
 from layerwatch.metrics.openmodel import OpenModel

@@ -16,7 +16,7 @@ from layerwatch.daemon.commands.plots import (
     title_of,
     write_scan_plots,
 )
-from layerwatch.daemon.store.records import LayerEntry
+from layerwatch.metrics.layerentry import LayerEntry
 from layerwatch.metrics.measurement import LayerKind
 from layerwatch_testing.models import scan, write_safetensors
 from layerwatch_testing.networks import finetuned, network

@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from layerwatch.daemon.store import contents, tables
 from layerwatch.daemon.store.database import Database
-from layerwatch.daemon.store.records import ContentRecord, LayerEntry, SkippedTensor
+from layerwatch.daemon.store.records import ContentRecord, SkippedTensor
+from layerwatch.metrics.layerentry import LayerEntry
 from layerwatch.metrics.measurement import METRIC_SET, LayerKind
 from storetools import NOW, content
 
