@@ -11,7 +11,9 @@ from typing import Any
 
 from layerwatch.config.rules import SpectralOutlierSettings
 from layerwatch.metrics.change import Change
+from layerwatch.metrics.coupling import Coupling
 from layerwatch.metrics.measurement import ARRAYS, LayerKind, Measurement
+from layerwatch.metrics.relation import Relation
 
 _TINY = 1e-300
 
@@ -28,6 +30,19 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class Resemblance:
+    """Another layer of the baseline that a layer looks like.
+
+    Attributes:
+        layer: its name.
+        cosine: between the two, estimated from sketches, -1..1.
+    """
+
+    layer: str
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True)
 class ExaminedLayer:
     """One layer or vector of the new version, beside its baseline.
 
@@ -36,6 +51,7 @@ class ExaminedLayer:
         problem: why not, or None.
         baseline: the baseline's numbers for the layer of the same name, or None.
         change: comparison of the two; None without a baseline or where either is not finite.
+        resembles: the layer of another name in the baseline that it is most like, where it is unlike its own.
     """
 
     name: str
@@ -46,6 +62,7 @@ class ExaminedLayer:
     problem: Problem | None = None
     baseline: Measurement | None = None
     change: Change | None = None
+    resembles: Resemblance | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +150,27 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerHistory:
+    """How much the numbers of one layer moved from version to version, over the model's healthy history.
+
+    Standard deviations of the last versions (detection study, section 5), in the units of the rules.
+
+    Attributes:
+        versions: number of versions they were taken over.
+        log_norm, log_spectral_norm, log_stable_rank, log_effective_rank: of log10 of the squared Frobenius norm, the
+            largest eigenvalue, the stable and the effective rank; all folded.
+        log_kurtosis: of log10 of the kurtosis.
+    """
+
+    versions: int
+    log_norm: float
+    log_spectral_norm: float
+    log_stable_rank: float
+    log_effective_rank: float
+    log_kurtosis: float
+
+
+@dataclass(frozen=True, slots=True)
 class Examination:
     """Input of the judge.
 
@@ -144,6 +182,9 @@ class Examination:
         problem: why the whole version could not be examined, or None.
         baseline_problem: why a baseline that was asked for could not be examined, or None.
         in_place: set when the version's bytes changed under its name.
+        relation: how the version came from its baseline, where that is declared.
+        couplings, baseline_couplings: what the layers of each share (``coupling.py``).
+        history: by layer name; empty where the model has none that is long and calm enough.
     """
 
     layers: tuple[ExaminedLayer, ...]
@@ -153,6 +194,10 @@ class Examination:
     problem: Problem | None = None
     in_place: InPlaceChange | None = None
     baseline_problem: Problem | None = None
+    relation: Relation | None = None
+    couplings: tuple[Coupling, ...] = ()
+    baseline_couplings: tuple[Coupling, ...] = ()
+    history: Mapping[str, LayerHistory] = field(default_factory=dict)
 
     @property
     def everything(self) -> Iterable[ExaminedLayer]:

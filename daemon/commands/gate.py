@@ -17,8 +17,8 @@ from layerwatch.daemon.commands.local import (
     write_output,
 )
 from layerwatch.daemon.commands.run import CONFIG_OPTION
-from layerwatch.daemon.registries.base import Relation
 from layerwatch.metrics.findings import Severity
+from layerwatch.metrics.relation import Relation
 
 
 class GateFormat(StrEnum):

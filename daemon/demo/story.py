@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from layerwatch.daemon.registries.base import Relation
 from layerwatch.metrics.findings import Verdict
+from layerwatch.metrics.relation import Relation
 
 
 class Action(StrEnum):

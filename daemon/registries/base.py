@@ -11,18 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from layerwatch.metrics.manifest import Manifest
-
-
-class Relation(StrEnum):
-    """How a version came from its parent."""
-
-    RETRAINED = "retrained"
-    FINETUNED = "finetuned"
-    QUANTIZED = "quantized"
-    PRUNED = "pruned"
-    DISTILLED = "distilled"
-    MERGED = "merged"
-    ADAPTER = "adapter"
+from layerwatch.metrics.relation import Relation
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,11 +30,11 @@ from layerwatch.daemon.registries.base import (
     Listing,
     RegistryReason,
     RegistryUnavailable,
-    Relation,
 )
 from layerwatch.daemon.store.ordering import sort_key
 from layerwatch.metrics.errors import UnreadableError
 from layerwatch.metrics.manifest import WEIGHT_SUFFIXES, Manifest, build_manifest, weight_files
+from layerwatch.metrics.relation import Relation
 
 LATEST = "latest"
 LINEAGE_FILE = "lineage.json"

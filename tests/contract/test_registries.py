@@ -15,8 +15,8 @@ from layerwatch.daemon.registries.base import (
     FoundRef,
     RegistryReason,
     RegistryUnavailable,
-    Relation,
 )
+from layerwatch.metrics.relation import Relation
 from layerwatch_testing.networks import finetuned, network
 from layerwatch_testing.registryworlds import WORLDS, RegistryWorld
 
