@@ -117,6 +117,9 @@ class SpectralOutlierSettings(RuleSettings):
     wide_times_median: PositiveNumber = 6.0
     """`times_median` where the whole version moved far from its baseline."""
 
+    wide_log_effective_rank: PositiveNumber = 0.20
+    """`divisors.log_effective_rank` where the whole version moved far from its baseline."""
+
     divisors: SpectralDivisors = SpectralDivisors()
     """The change of each spectral number that counts as severity 1."""
 

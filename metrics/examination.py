@@ -9,7 +9,7 @@ from math import log10, sqrt
 from statistics import median
 from typing import Any
 
-from layerwatch.config.rules import SpectralOutlierSettings
+from layerwatch.config.rules import SpectralDivisors, SpectralOutlierSettings
 from layerwatch.metrics.change import Change
 from layerwatch.metrics.coupling import Coupling
 from layerwatch.metrics.measurement import ARRAYS, LayerKind, Measurement
@@ -106,6 +106,11 @@ class Regime(StrEnum):
     def comparable(self) -> bool:
         """True where element-wise comparison means something."""
         return self in (Regime.ALIGNED, Regime.LONG)
+
+    @property
+    def is_wide(self) -> bool:
+        """True where every spectrum of the version moved, and one layer must stand out more to be one."""
+        return self in (Regime.LONG, Regime.UNALIGNED_WIDE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,12 +242,22 @@ def context_of(examination: Examination, settings: SpectralOutlierSettings) -> C
         if change.aligned is not None and change.aligned.relative_change is not None
     }
     relative = _median(relative_changes.values())
-    severities = {layer.name: spectral_severity(change, settings) for layer, change in changes}
-    median_severity = _median(severities.values())
+
+    def severities_by(divisors: SpectralDivisors) -> dict[str, float]:
+        return {
+            layer.name: spectral_severity(change, divisors, examination.history.get(layer.name))
+            for layer, change in changes
+        }
+
+    severities = severities_by(settings.divisors)
     if share >= 0.5:
         regime = Regime.ALIGNED if relative < 0.2 else Regime.LONG
     else:
-        regime = Regime.UNALIGNED_WIDE if median_severity >= 0.6 else Regime.UNALIGNED
+        regime = Regime.UNALIGNED_WIDE if _median(severities.values()) >= 0.6 else Regime.UNALIGNED
+    if regime.is_wide:
+        # Another recipe moves every effective rank (detection study, section 12, P2).
+        wide = max(settings.divisors.log_effective_rank, settings.wide_log_effective_rank)
+        severities = severities_by(settings.divisors.model_copy(update={"log_effective_rank": wide}))
     ratios = {
         layer.name: log10(change.norm_ratio)
         for layer, change in changes
@@ -252,7 +267,7 @@ def context_of(examination: Examination, settings: SpectralOutlierSettings) -> C
         regime,
         share,
         relative,
-        median_severity,
+        _median(severities.values()),
         _median(ratios.values()),
         severities,
         relative_changes,
@@ -260,25 +275,43 @@ def context_of(examination: Examination, settings: SpectralOutlierSettings) -> C
     )
 
 
-def spectral_severity(change: Change, settings: SpectralOutlierSettings) -> float:
+def spectral_severity(
+    change: Change, divisors: SpectralDivisors, history: LayerHistory | None = None
+) -> float:
     """How far a layer's spectrum moved, in units of the largest healthy move of each number; >= 0.
 
     The largest of seven quotients (detection study, section 10, "S"). A layer that changed shape has none.
+
+    Args:
+        change: of the layer.
+        divisors: the largest healthy moves.
+        history: where the layer moved further than that from one healthy version to the next, five of its
+            standard deviations are the unit instead (section 5).
     """
-    by = settings.divisors
+    usual = _Usual(divisors, history)
     parts = [
-        _log_part(change.norm_ratio, 2.0, by.log_norm),
-        _log_part(change.spectral_ratio, 2.0, by.log_spectral_norm),
-        _log_part(change.stable_rank_ratio, 1.0, by.log_stable_rank),
-        _log_part(change.effective_rank_ratio, 1.0, by.log_effective_rank),
-        _log_part(change.kurtosis_ratio, 1.0, by.log_kurtosis),
-        max(0.0, change.rank_loss_shift or 0.0) / by.rank_loss,
+        _log_part(change.norm_ratio, 2.0, usual.of("log_norm")),
+        _log_part(change.spectral_ratio, 2.0, usual.of("log_spectral_norm")),
+        _log_part(change.stable_rank_ratio, 1.0, usual.of("log_stable_rank")),
+        _log_part(change.effective_rank_ratio, 1.0, usual.of("log_effective_rank")),
+        _log_part(change.kurtosis_ratio, 1.0, usual.of("log_kurtosis")),
+        max(0.0, change.rank_loss_shift or 0.0) / divisors.rank_loss,
     ]
     if change.esd_distance is not None and change.num_eigenvalues:
         # Below 1.63 sqrt(2/n) two samples of one law differ by chance (1 % point of the two-sample KS law).
         chance = 1.63 * (2.0 / change.num_eigenvalues) ** 0.5
-        parts.append(change.esd_distance / max(by.esd_distance, chance))
+        parts.append(change.esd_distance / max(divisors.esd_distance, chance))
     return float(max(parts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Usual:
+    divisors: SpectralDivisors
+    history: LayerHistory | None
+
+    def of(self, name: str) -> float:
+        divisor = float(getattr(self.divisors, name))
+        return divisor if self.history is None else max(divisor, 5.0 * float(getattr(self.history, name)))
 
 
 def _log_part(ratio: float | None, power: float, divisor: float) -> float:

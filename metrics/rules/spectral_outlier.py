@@ -14,7 +14,7 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
     settings = rules.spectral_outlier
     if context.regime is Regime.NONE:
         return
-    wide = context.regime in (Regime.LONG, Regime.UNALIGNED_WIDE)
+    wide = context.regime.is_wide
     base = settings.wide_severity_limit if wide else settings.severity_limit
     times = settings.wide_times_median if wide else settings.times_median
     for layer in examination.layers:
@@ -59,7 +59,8 @@ largest eigenvalue 0.35, stable rank 0.15, effective rank 0.08, kurtosis 0.55, K
 eigenvalues 0.15 (or what chance gives for its size), rank loss 20 %.
 
 Critical at 1 and 3 times the model's median; at 5 and 6 times the median after a long fine-tune or a retrain
-that shifted every spectrum.
+that shifted every spectrum, where the effective rank counts in units of 0.20. Where the model has a calm history
+of four versions or more, a number that moves further by itself counts in units of five standard deviations.
 
 What to do: open the spectrum: a collapsed tail is lost rank, a lone spike one giant element or row.
 

@@ -10,6 +10,7 @@ from layerwatch.metrics.examination import (
     Context,
     Examination,
     ExaminedLayer,
+    LayerHistory,
     Regime,
     context_of,
     spectral_severity,
@@ -134,7 +135,32 @@ def test_a_layer_without_any_number_has_no_severity() -> None:
         esd_distance=None,
     )
 
-    assert spectral_severity(nothing, SETTINGS) == 0.0
+    assert spectral_severity(nothing, SETTINGS.divisors) == 0.0
+
+
+def test_where_every_spectrum_moved_the_effective_rank_counts_in_larger_units() -> None:
+    # Section 12 of the detection study, P2: 0.20 decades instead of 0.08.
+    one_seed_later = context(*several(5, 1.4, 0.01, severity=2.5))
+
+    assert one_seed_later.regime is Regime.UNALIGNED_WIDE
+    assert one_seed_later.median_severity == pytest.approx(1.0)
+    assert context(*several(5, 0.05, 0.99, severity=2.5)).median_severity == pytest.approx(2.5)
+
+
+def test_a_layer_that_moves_by_itself_is_measured_in_units_of_its_history() -> None:
+    restless = LayerHistory(
+        versions=5,
+        log_norm=0.001,
+        log_spectral_norm=0.001,
+        log_stable_rank=0.001,
+        log_effective_rank=0.04,
+        log_kurtosis=0.001,
+    )
+    moved_far = change(effective_rank_ratio=10**0.2, norm_ratio=10**0.1)
+
+    # 0.2 decades of effective rank: 2.5 units of 0.08, one of five times 0.04. The norm keeps its default of 0.20.
+    assert spectral_severity(moved_far, SETTINGS.divisors) == pytest.approx(2.5)
+    assert spectral_severity(moved_far, SETTINGS.divisors, restless) == pytest.approx(1.0)
 
 
 def test_everything_lists_layers_before_vectors_and_undecided_those_with_a_problem() -> None:

@@ -23,10 +23,10 @@ RULE = "spectral_outlier"
 
 
 def moved(severity: float, name: str = "fc", cosine: float = 0.99, relative: float = 0.05) -> ExaminedLayer:
-    """A layer whose effective rank moved by so many times the healthy 0.08 decades."""
+    """A layer whose stable rank moved by so many times the healthy 0.15 decades."""
     numbers = change(
         aligned=aligned(relative, cosine),
-        effective_rank_ratio=10 ** (-0.08 * severity),
+        stable_rank_ratio=10 ** (-0.15 * severity),
     )
     return layer(name, change=numbers)
 
@@ -125,7 +125,7 @@ def test_no_baseline_no_finding() -> None:
 
 def test_limits_divisors_and_severity_come_from_the_settings() -> None:
     rules = settings(
-        RULE, severity_limit=2.0, times_median=1.0, divisors={"log_effective_rank": 0.04}, severity="warning"
+        RULE, severity_limit=2.0, times_median=1.0, divisors={"log_stable_rank": 0.075}, severity="warning"
     )
 
     assert findings_of(RULE, beside(0.0, 0.99), rules) == []
