@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from layerwatch.config.rules import RulesSettings
-from layerwatch.metrics.change import Method
-from layerwatch.metrics.examination import Context, Examination, Regime, context_of
+from layerwatch.metrics.blindspots import blind_spots
+from layerwatch.metrics.diagnosis import Diagnosis, diagnoses
+from layerwatch.metrics.examination import Context, Examination, context_of
 from layerwatch.metrics.findings import Finding, LayerStatus, Severity, Verdict
 from layerwatch.metrics.rules import RULES
 
@@ -27,6 +28,7 @@ class Judgement:
         statuses: status by name, for every layer and vector.
         blind_spots: faults that this run could not have seen, in plain words.
         context: what was normal in this version.
+        diagnoses: what is wrong with each suspect or broken layer, the one to look at first first.
     """
 
     verdict: Verdict
@@ -34,6 +36,7 @@ class Judgement:
     statuses: Mapping[str, LayerStatus]
     blind_spots: tuple[str, ...]
     context: Context
+    diagnoses: tuple[Diagnosis, ...] = ()
 
 
 def judge(examination: Examination, rules: RulesSettings) -> Judgement:
@@ -53,8 +56,9 @@ def judge(examination: Examination, rules: RulesSettings) -> Judgement:
         verdict=_verdict(ordered, examination),
         findings=ordered,
         statuses=_statuses(ordered, examination),
-        blind_spots=_blind_spots(examination, context),
+        blind_spots=blind_spots(examination, context),
         context=context,
+        diagnoses=diagnoses(ordered),
     )
 
 
@@ -100,38 +104,3 @@ def _statuses(findings: tuple[Finding, ...], examination: Examination) -> dict[s
         else (STATUS_OF_SEVERITY[worst[layer.name]] if layer.name in worst else LayerStatus.OK)
         for layer in examination.everything
     }
-
-
-def _blind_spots(examination: Examination, context: Context) -> tuple[str, ...]:
-    spots = [
-        (
-            "Weights do not know the function: damage below 35 % of one layer's norm, label noise and a training set "
-            "of the wrong domain leave no mark that these checks promise to see."
-        )
-    ]
-    if not examination.has_baseline:
-        why = (
-            "The baseline could not be examined" if examination.baseline_problem else "There was no baseline"
-        )
-        spots.append(
-            f"{why}: only missing numbers, empty layers and unreadable parts could be seen; wrong "
-            "scales, replaced, permuted or sign-flipped layers could not."
-        )
-    elif context.regime in (Regime.UNALIGNED, Regime.UNALIGNED_WIDE):
-        spots.append(
-            "The weights do not align with the baseline (another seed or another network): permuted rows or "
-            "columns, sign flips, transposes and swapped layers leave spectra as they are and could not be seen."
-        )
-    elif context.regime is Regime.NONE and examination.problem is None:
-        spots.append("No layer has a counterpart of equal shape in the baseline: nothing could be compared.")
-    methods = {
-        layer.change.aligned.method for layer in examination.layers if layer.change and layer.change.aligned
-    }
-    if Method.SKETCH in methods:
-        spots.append(
-            "Changes were estimated from sketches (standard error up to 12 %); values near the limit may fall on "
-            "either side. With both files at hand, layerwatch gate compares exactly."
-        )
-    if not examination.is_complete:
-        spots.append("What is listed as undecided was not examined at all.")
-    return tuple(spots)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
@@ -59,6 +59,18 @@ class FindingPart(_Part):
     layer: ForeignText | None
     message: ForeignText
     evidence: dict[str, EvidenceValue]
+
+
+class DiagnosisPart(_Part):
+    """What is wrong with one layer, or with the version (layer null): its type of defect is a rule's name."""
+
+    layer: ForeignText | None
+    severity: str
+    defect: str
+    title: str
+    likely_cause: str
+    what_to_do: str
+    confirmed_by: tuple[str, ...]
 
 
 class LayerMetrics(_Part):
@@ -159,6 +171,7 @@ class Report(_Part):
     baseline: BaselinePart | None
     verdict: Verdict
     regime: str
+    diagnoses: tuple[DiagnosisPart, ...] = ()
     findings: tuple[FindingPart, ...]
     layers: tuple[LayerPart, ...]
     skipped: tuple[SkippedPart, ...]
@@ -185,6 +198,7 @@ def build_report(
         baseline=baseline,
         verdict=judgement.verdict,
         regime=str(judgement.context.regime),
+        diagnoses=tuple(DiagnosisPart(**asdict(one)) for one in judgement.diagnoses),
         findings=tuple(_finding_part(finding) for finding in judgement.findings),
         layers=_layer_parts(examination, judgement),
         skipped=tuple(SkippedPart(name=one.name, reason=one.reason) for one in skipped),

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from layerwatch.metrics.findings import LayerStatus, Severity, Verdict
-from layerwatch.metrics.report import FindingPart, LayerPart, Report
+from layerwatch.metrics.report import DiagnosisPart, FindingPart, LayerPart, Report
 
 _SEVERITY_STYLE = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
 _STATUS_STYLE = {
@@ -24,6 +24,9 @@ _VERDICT_STYLE = {
     Verdict.FAIL: "bold red",
     Verdict.UNDECIDED: "bold magenta",
 }
+
+_SHOWN_DIAGNOSES = 3
+"""Of so many layers the text says what to do; a hundred broken layers have one cause."""
 
 
 def print_table(report: Report, console: Console) -> None:
@@ -50,12 +53,30 @@ def print_findings(report: Report, console: Console) -> None:
         console.print(_finding_line(finding), soft_wrap=True)
     if report.findings:
         console.print()
+    _print_diagnoses(report.diagnoses, console)
     undecided = [layer.name for layer in report.layers if layer.status is LayerStatus.UNDECIDED]
     console.print(f"[dim]{escape(printable(_examined(report, undecided)))}[/dim]", soft_wrap=True)
     for spot in report.blind_spots:
         console.print(f"[dim]not seen: {escape(spot)}[/dim]", soft_wrap=True)
     style = _VERDICT_STYLE[report.verdict]
     console.print(f"verdict: [{style}]{report.verdict}[/{style}]", soft_wrap=True)
+
+
+def _print_diagnoses(diagnoses: tuple[DiagnosisPart, ...], console: Console) -> None:
+    for diagnosis in diagnoses[:_SHOWN_DIAGNOSES]:
+        layer = "the version" if diagnosis.layer is None else printable(diagnosis.layer)
+        console.print(
+            Text.assemble((layer, "bold"), f": {diagnosis.title} (layerwatch explain {diagnosis.defect})"),
+            soft_wrap=True,
+        )
+        for title, text in (("likely cause", diagnosis.likely_cause), ("what to do", diagnosis.what_to_do)):
+            if text:
+                console.print(Text(f"  {title}: {text}"), soft_wrap=True)
+    more = len(diagnoses) - _SHOWN_DIAGNOSES
+    if more > 0:
+        console.print(f"  and {_counted(more, 'more layer')} above", soft_wrap=True)
+    if diagnoses:
+        console.print()
 
 
 def _examined(report: Report, undecided: list[str]) -> str:

@@ -20,7 +20,8 @@ class Rule:
         name: file name = config key = metric label = argument of ``layerwatch explain``.
         group: what it looks after; findings of one group make one alert.
         title: half a line for tables.
-        explanation: what it means, what to do, what it cannot see; plain text, shown by ``explain``.
+        explanation: what it means, then paragraphs that begin with "Likely cause:", "What to do:" and
+            "Cannot see:"; plain text, shown by ``explain``.
         needs_baseline: the runner skips the rule where there is none.
         check: the rule itself; reads its thresholds from its section of the settings.
     """
@@ -31,3 +32,24 @@ class Rule:
     explanation: str
     needs_baseline: bool
     check: Check
+
+    @property
+    def likely_cause(self) -> str:
+        """What most often leads to a violation, in one line; empty where the rule names none."""
+        return self._paragraph("Likely cause:")
+
+    @property
+    def what_to_do(self) -> str:
+        """The next step, in one line."""
+        return self._paragraph("What to do:")
+
+    @property
+    def cannot_see(self) -> str:
+        """What the rule is blind to, in one line."""
+        return self._paragraph("Cannot see:")
+
+    def _paragraph(self, title: str) -> str:
+        for paragraph in self.explanation.split("\n\n"):
+            if paragraph.startswith(title):
+                return " ".join(paragraph.removeprefix(title).split())
+        return ""

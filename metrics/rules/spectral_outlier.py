@@ -62,6 +62,9 @@ Critical at 1 and 3 times the model's median; at 5 and 6 times the median after 
 that shifted every spectrum, where the effective rank counts in units of 0.20. Where the model has a calm history
 of four versions or more, a number that moves further by itself counts in units of five standard deviations.
 
+Likely cause: rank that was lost in a factorisation or a clipping, one giant element or row, a layer that was
+re-initialised, or a scale that was read wrongly.
+
 What to do: open the spectrum: a collapsed tail is lost rank, a lone spike one giant element or row.
 
 Cannot see: permuted rows or columns, sign flips and transposes. They leave every singular value as it is.""",

@@ -62,6 +62,8 @@ A version that lacks a layer of its baseline was exported incompletely, or is an
 A missing layer is critical, a changed shape a warning (channels were removed, a vocabulary grew), an added
 layer information. Layers are matched by name.
 
+Likely cause: an export that stopped early or left shards out, or another architecture under the same name.
+
 What to do: compare the tensor lists; if the architecture was changed on purpose, accept the version as the new
 baseline.
 

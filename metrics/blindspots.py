@@ -1,0 +1,42 @@
+"""What one run could not have seen, in plain words."""
+
+from __future__ import annotations
+
+from layerwatch.metrics.change import Method
+from layerwatch.metrics.examination import Context, Examination, Regime
+
+
+def blind_spots(examination: Examination, context: Context) -> tuple[str, ...]:
+    """Faults that the examination could not have shown, whatever its findings."""
+    spots = [
+        (
+            "Weights do not know the function: damage below 35 % of one layer's norm, label noise and a training set "
+            "of the wrong domain leave no mark that these checks promise to see."
+        )
+    ]
+    if not examination.has_baseline:
+        why = (
+            "The baseline could not be examined" if examination.baseline_problem else "There was no baseline"
+        )
+        spots.append(
+            f"{why}: only missing numbers, empty layers and unreadable parts could be seen; wrong "
+            "scales, replaced, permuted or sign-flipped layers could not."
+        )
+    elif context.regime in (Regime.UNALIGNED, Regime.UNALIGNED_WIDE):
+        spots.append(
+            "The weights do not align with the baseline (another seed or another network): permuted rows or "
+            "columns, sign flips, transposes and swapped layers leave spectra as they are and could not be seen."
+        )
+    elif context.regime is Regime.NONE and examination.problem is None:
+        spots.append("No layer has a counterpart of equal shape in the baseline: nothing could be compared.")
+    methods = {
+        layer.change.aligned.method for layer in examination.layers if layer.change and layer.change.aligned
+    }
+    if Method.SKETCH in methods:
+        spots.append(
+            "Changes were estimated from sketches (standard error up to 12 %); values near the limit may fall on "
+            "either side. With both files at hand, layerwatch gate compares exactly."
+        )
+    if not examination.is_complete:
+        spots.append("What is listed as undecided was not examined at all.")
+    return tuple(spots)
