@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails
 
+from layerwatch.config.composites import COMPOSITES
 from layerwatch.config.wording import nearest, quote
 
 KeyPath = tuple[str | int, ...]
@@ -27,8 +28,14 @@ class Fault:
 
 
 def registry_faults(settings: object) -> list[Fault]:
-    """Mistakes between the registries of ``settings`` (a ``Settings`` or a mapping like it)."""
-    return list(_repeated_names(("registries",), "registries", _part(settings, "registries")))
+    """Mistakes between the registries and composites of ``settings`` (a ``Settings`` or a mapping like it)."""
+    registries, composites = _part(settings, "registries"), _part(settings, "composites")
+    return [
+        *_repeated_names(("registries",), "registries", registries),
+        *_repeated_names(("composites",), "composites", composites),
+        *_unknown_registries(composites, [name for _, name in _names(registries)]),
+        *(_taken_name(registries) if isinstance(composites, list | tuple) and composites else ()),
+    ]
 
 
 def alert_faults(alerts: object) -> list[Fault]:
@@ -62,6 +69,28 @@ def raise_faults(title: str, faults: Sequence[Fault]) -> None:
             ],
             hide_input=True,
         )
+
+
+def _unknown_registries(composites: object, known: list[str]) -> Iterator[Fault]:
+    if not isinstance(composites, list | tuple):
+        return
+    for position, composite in enumerate(composites):
+        members = _part(composite, "members")
+        for number, member in enumerate(members if isinstance(members, list | tuple) else ()):
+            registry = member.split("/", 1)[0] if isinstance(member, str) and "/" in member else None
+            if registry is not None and registry not in known:
+                near = nearest(registry, known)
+                hint = f", did you mean {quote(near)}?" if near else ""
+                yield Fault(
+                    ("composites", position, "members", number), f"unknown registry {quote(registry)}{hint}"
+                )
+
+
+def _taken_name(registries: object) -> Iterator[Fault]:
+    for position, name in _names(registries):
+        if name == COMPOSITES:
+            message = f"the name {quote(name)} is that of the registry of composites; choose another"
+            yield Fault(("registries", position, "name"), message)
 
 
 def _listed(names: Sequence[str]) -> str:

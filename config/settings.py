@@ -8,6 +8,8 @@ from pydantic import model_validator
 
 from layerwatch.config.alerts import AlertsSettings
 from layerwatch.config.base import SettingsModel
+from layerwatch.config.baselines import BaselinesSettings
+from layerwatch.config.composites import CompositeSettings
 from layerwatch.config.crosschecks import raise_faults, registry_faults
 from layerwatch.config.registries import RegistrySettings
 from layerwatch.config.rules import RulesSettings
@@ -33,6 +35,12 @@ class Settings(SettingsModel):
 
     rules: RulesSettings = RulesSettings()
     """What is checked."""
+
+    composites: tuple[CompositeSettings, ...] = ()
+    """Models that are made of other models."""
+
+    baselines: BaselinesSettings = BaselinesSettings()
+    """What versions are judged against."""
 
     alerts: AlertsSettings = AlertsSettings()
     """Who is told."""

@@ -114,7 +114,9 @@ def _observe(
     changed = False
     for group in RuleGroup:
         identity = AlertIdentity(key.registry, key.model, ref, group)
-        firing = tuple(finding for finding in found if finding.group is group and _fires(finding, policy))
+        firing = tuple(
+            finding for finding in found if finding.group is group and fires(finding, policy.fire_on)
+        )
         if not firing and alerts.load_state(connection, identity) is None:
             continue
         observation = Observation(
@@ -132,8 +134,9 @@ def _observe(
     return changed
 
 
-def _fires(finding: Finding, policy: AlertPolicy) -> bool:
-    return finding.group is RuleGroup.EXAMINATION or finding.severity.at_least(policy.fire_on)
+def fires(finding: Finding, fire_on: Severity) -> bool:
+    """Whether somebody is told: see :class:`AlertPolicy`."""
+    return finding.group is RuleGroup.EXAMINATION or finding.severity.at_least(fire_on)
 
 
 def _undecided(version: VersionRecord, found: list[Finding], group: RuleGroup) -> frozenset[str]:

@@ -23,10 +23,12 @@ from sqlalchemy import Connection
 from layerwatch.alerts.dispatcher import Dispatcher
 from layerwatch.alerts.telemetry import AlertTelemetry
 from layerwatch.config.alerts import WebhookReceiverSettings
+from layerwatch.config.composites import COMPOSITES
 from layerwatch.config.errors import ConfigError, ConfigProblem
 from layerwatch.config.settings import Settings
 from layerwatch.config.store import check_database_url
 from layerwatch.daemon.alerting import tell_again
+from layerwatch.daemon.composites import follow_composites
 from layerwatch.daemon.health import Heartbeats
 from layerwatch.daemon.live import Live, load_live, settings_that_need_a_restart
 from layerwatch.daemon.pipeline import Interrupted, Pipeline, PipelineSettings
@@ -55,7 +57,9 @@ _SCANS_SHARE = DRAIN * 0.4
 
 _DISPATCH_EVERY = timedelta(seconds=1)
 _RETENTION_EVERY = timedelta(hours=6)
+_COMPOSITES_EVERY = timedelta(seconds=30)
 _LOOP_LIMIT = timedelta(minutes=5)
+_LOOPS = ("watch", "reconcile", "dispatch", "retention", "composites", "scan")
 
 _URGENT = "urgent"
 """Threads for short jobs that must not wait until looks at registries have hashed their files."""
@@ -209,6 +213,9 @@ class App:
             "retention", self._retain, _RETENTION_EVERY, 3 * _RETENTION_EVERY,
             first=timedelta(minutes=1), executor=_URGENT,
         )  # fmt: skip
+        self._schedule(
+            "composites", self._follow_composites, _COMPOSITES_EVERY, _LOOP_LIMIT, executor=_URGENT
+        )
         for name in self.live.registries:
             self._watch(name)
         self.scheduler.start()
@@ -223,7 +230,7 @@ class App:
             database=self.database,
             registries=lambda registry: self.live.registries.get(registry),
             executor=executor,
-            settings=lambda: PipelineSettings(self.live.settings.scan, self.live.settings.rules),
+            settings=self._pipeline_settings,
             judged=self._after_verdict,
             telemetry=self.telemetry,
             clock=now,
@@ -238,10 +245,14 @@ class App:
             executor,
             alive=lambda: self.heartbeats.beat(name),
             failed=self.telemetry.cycle_errors.labels("scan").inc,
-            changed=self.snapshot.refresh,
+            changed=self._changed,
         )
         self.loops.append(loop)
         loop.start()
+
+    def _pipeline_settings(self) -> PipelineSettings:
+        settings = self.live.settings
+        return PipelineSettings(settings.scan, settings.rules, settings.baselines)
 
     def _stop_scan_loops(self) -> None:
         deadline = time.monotonic() + _SCANS_SHARE.total_seconds()
@@ -258,18 +269,40 @@ class App:
             self._turn_ended.wait_for(lambda: self._turns == 0, _JOBS_SHARE.total_seconds())
 
     def _forget_other_registries(self) -> None:
-        """End what the store still holds about registries that are no longer configured, and refresh the gauges."""
+        """End what the store still holds about what is no longer configured, and refresh the gauges."""
         try:
             with self.database.read() as connection:
-                others = known_registries(connection) - self.live.registries.keys()
+                others = known_registries(connection) - {*self.live.registries, COMPOSITES}
             if others:
                 with self.database.write() as connection:
                     for registry in sorted(others):
                         forget_registry(connection, registry, self.live.policy, now())
                         _LOGGER.info("registry %s is not configured: its refs and alerts end", registry)
+            self._follow_composites()
             self.snapshot.refresh()
         except StoreError as error:
             _LOGGER.error("registries that are no longer configured are not forgotten yet: %s", error)
+
+    def _follow_composites(self) -> str:
+        """Bring the composites up to date; also for what is told again, and for what people accepted meanwhile."""
+        live = self.live
+        if COMPOSITES in live.registries:
+            return "composites: none"
+        with self.database.read() as connection:
+            if not live.settings.composites and COMPOSITES not in known_registries(connection):
+                return "composites: none"
+        with self.database.write() as connection:
+            changed = follow_composites(
+                connection, live.settings.composites, live.settings.rules, live.policy, now()
+            )
+        if changed:
+            self.snapshot.refresh()
+        return f"composites: {len(live.settings.composites)}{', changed' if changed else ''}"
+
+    def _changed(self) -> None:
+        """A verdict, a ref or an alert is another one: what follows from them is too."""
+        self.snapshot.refresh()
+        self._follow_composites()
 
     def _after_verdict(self, connection: Connection, version: VersionRecord, at: datetime) -> None:
         watcher = self.watchers.get(version.key.registry)
@@ -288,7 +321,7 @@ class App:
             clock=now,
             alive=lambda: self._beat_unless_stopping(loop),
             found_work=self._wake_scans,
-            changed=self.snapshot.refresh,
+            changed=self._changed,
         )
         self.watchers[name] = watcher
         looking = threading.Lock()
@@ -436,7 +469,7 @@ class App:
             loop.wake()
 
     def _init_counters(self) -> None:
-        self.telemetry.init_for(self.live.registries, ("watch", "reconcile", "dispatch", "retention", "scan"))
+        self.telemetry.init_for(self.live.registries, _LOOPS)
         self.alert_telemetry.init_for(self.live.receivers)
 
     def _mark_loaded(self, succeeded: bool) -> None:

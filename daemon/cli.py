@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from layerwatch import __version__
-from layerwatch.daemon.commands import baseline, config, demo, explain, gate, run, scan
+from layerwatch.daemon.commands import backtest, baseline, bisect, config, demo, explain, gate, run, scan
 
 app = typer.Typer(
     name="layerwatch",
@@ -40,6 +40,8 @@ def _root(
 app.command("run")(run.run)
 app.command("scan")(scan.scan)
 app.command("gate")(gate.gate)
+app.command("backtest")(backtest.backtest)
+app.command("bisect")(bisect.bisect)
 app.command("explain")(explain.explain)
 app.command("demo")(demo.demo)
 app.add_typer(baseline.app, name="baseline")

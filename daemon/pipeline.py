@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
+from layerwatch.config.baselines import BaselinesSettings
 from layerwatch.config.rules import RulesSettings
 from layerwatch.config.scan import ScanSettings
-from layerwatch.daemon.baselines import BaselineChoice, choose_baseline
-from layerwatch.daemon.fingerprints import is_stand_in
-from layerwatch.daemon.registries.base import Registry, RegistryUnavailable
-from layerwatch.daemon.scan.content import measure_content, unreadable_content
+from layerwatch.daemon.baselines import BaselineChoice, accept_if_passing, choose_baseline, known_relation
+from layerwatch.daemon.examining import examine_stored, in_place_change
+from layerwatch.daemon.history import load_history
+from layerwatch.daemon.measuring import Interrupted, Measuring
+from layerwatch.daemon.merging import ingredients
+from layerwatch.daemon.registries.base import Registry
+from layerwatch.daemon.scan.content import unreadable_content
 from layerwatch.daemon.scan.executor import Executor, WorkerStartError
-from layerwatch.daemon.scan.messages import ScanRequest
-from layerwatch.daemon.store import contents, measurements, versions
+from layerwatch.daemon.store import versions
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.errors import StoreError, StoreReason
 from layerwatch.daemon.store.records import ContentRecord, VersionRecord
 from layerwatch.daemon.telemetry import DaemonTelemetry
-from layerwatch.metrics.errors import TRANSIENT_REASONS, UnreadableError, UnreadableReason
-from layerwatch.metrics.examination import Examination, InPlaceChange, Problem
-from layerwatch.metrics.findings import Severity, Verdict
-from layerwatch.metrics.joining import examine
+from layerwatch.metrics.change import AlignedChange
+from layerwatch.metrics.errors import UnreadableError, UnreadableReason
+from layerwatch.metrics.examination import Examination, Problem
+from layerwatch.metrics.findings import Severity
 from layerwatch.metrics.judge import Judgement, judge
 from layerwatch.metrics.layers import Skipped
-from layerwatch.metrics.manifest import weight_files
-from layerwatch.metrics.measurement import METRIC_SET, Measurement
 from layerwatch.metrics.report import BaselinePart, ModelPart, Report, build_report
+
+__all__ = ["Interrupted", "Pipeline", "PipelineSettings", "describe"]
 
 _LOGGER = logging.getLogger(__name__)
 _FIRST_RETRY = timedelta(seconds=5)
@@ -47,10 +50,7 @@ class PipelineSettings:
 
     scan: ScanSettings
     rules: RulesSettings
-
-
-class Interrupted(Exception):  # noqa: N818 - a request to stop, not an error
-    """The daemon is stopping; the version goes back to the queue."""
+    baselines: BaselinesSettings
 
 
 class Pipeline:
@@ -81,14 +81,12 @@ class Pipeline:
         alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._database = database
-        self._registries = registries
-        self._executor = executor
         self._settings = settings
         self._judged = judged
         self._telemetry = telemetry
         self._clock = clock
         self._stopping = stopping
-        self._alive = alive
+        self._measuring = Measuring(database, registries, executor, telemetry, clock, stopping, alive)
         self._still_claimed: tuple[int, datetime | None, bool] | None = None
 
     def process_next(self) -> str | None:
@@ -131,7 +129,7 @@ class Pipeline:
             )
             return describe(self._give_up(version, UnreadableReason.WORKER_DIED, detail))
         try:
-            return describe(self._judge_and_record(version, self._content(version)))
+            return describe(self._judge_and_record(version))
         except UnreadableError as error:
             return self._failed(version, error)
 
@@ -139,68 +137,6 @@ class Pipeline:
         self._telemetry.scan_failures.labels(str(reason)).inc()
         lost = UnreadableError(reason, version.source_path, detail)
         return self._judge_and_record(version, unreadable_content(version.fingerprint, 0, lost))
-
-    def _content(self, version: VersionRecord) -> ContentRecord:
-        """What is in the version's files; from the store when the same bytes were measured before."""
-        with self._database.read() as connection:
-            content = contents.load(connection, version.fingerprint, METRIC_SET)
-            if content is not None and self._complete(connection, content):
-                return content
-        if self._stopping():
-            raise Interrupted
-        registry = self._registries(version.key.registry)
-        if registry is None:
-            detail = f"registry {version.key.registry} is no longer configured"
-            raise UnreadableError(UnreadableReason.NOT_FOUND, version.source_path, detail)
-        try:
-            with registry.open(version.source_path) as path:
-                self._require_unchanged(registry, version)
-                measured = measure_content(
-                    self._executor,
-                    ScanRequest(str(path)),
-                    version.fingerprint,
-                    sum(file.stat().st_size for file in weight_files(path)),
-                    self._known,
-                    self._save,
-                )
-                self._require_unchanged(registry, version)
-        except RegistryUnavailable as error:
-            raise UnreadableError(UnreadableReason.NOT_FOUND, version.source_path, error.detail) from error
-        except OSError as error:
-            detail = error.strerror or type(error).__name__
-            raise UnreadableError(UnreadableReason.IO_ERROR, version.source_path, detail) from error
-        if measured.content.file_problem is not None:
-            self._telemetry.scan_failures.labels(measured.content.file_problem[0]).inc()
-        with self._database.write() as connection:
-            contents.save(connection, measured.content, self._clock())
-        return measured.content
-
-    def _require_unchanged(self, registry: Registry, version: VersionRecord) -> None:
-        """What is measured must be what was fingerprinted; the next look registers the new bytes."""
-        if registry.token(version.source_path) != version.token:
-            detail = "its files changed after they were fingerprinted; they are looked at again"
-            raise UnreadableError(UnreadableReason.CHANGED_WHILE_READING, version.source_path, detail)
-
-    def _complete(self, connection: Connection, content: ContentRecord) -> bool:
-        """Whether another scan of the same bytes would tell nothing new.
-
-        It would where retention took some of the measurements, or a layer failed for a reason that may have passed.
-        """
-        if any(entry.problem_reason in TRANSIENT_REASONS for entry in content.layers):
-            return False
-        digests = [entry.digest for entry in content.layers if entry.digest]
-        return len(measurements.load_scalars(connection, digests)) == len(set(digests))
-
-    def _known(self, digest: str) -> bool:
-        if self._stopping():
-            raise Interrupted
-        self._alive()
-        with self._database.read() as connection:
-            return measurements.known(connection, digest)
-
-    def _save(self, measurement: Measurement) -> None:
-        with self._database.write() as connection:
-            measurements.save(connection, measurement, self._clock())
 
     def _failed(self, version: VersionRecord, error: UnreadableError) -> str:
         """A failure that may pass is tried again, later each time; the last one is a verdict: undecided."""
@@ -241,35 +177,82 @@ class Pipeline:
                 raise
         self._still_claimed = None
 
-    def _judge_and_record(self, version: VersionRecord, content: ContentRecord) -> Judgement:
+    def _judge_and_record(self, version: VersionRecord, unreadable: ContentRecord | None = None) -> Judgement:
+        """Compare with the baseline, judge, and record it all at once.
+
+        Args:
+            unreadable: stands for what is in files that could not be examined; None to measure them.
+        """
+        if unreadable is None:
+            self._measure_ingredients(version)
+        choice = self._choice(version)
+        while True:
+            baseline, problem = self._baseline(version, choice)
+            exact: Mapping[str, AlignedChange] = {}
+            if unreadable is not None:
+                content = unreadable
+            else:
+                against = choice.version if choice is not None else None
+                content, exact = self._measuring.compared(version, against, baseline)
+            chosen_now = self._choice(version)
+            if _same(choice, chosen_now):
+                break
+            # A scan may take an hour, in which a person may choose another baseline.
+            choice = chosen_now
         began = time.monotonic()
         if content.file_problem is not None:
             _LOGGER.warning("%s: %s", version.source_path, content.file_problem[1])
-        with self._database.read() as connection:
-            choice = choose_baseline(connection, version)
-            in_place = _in_place(connection, version)
-        baseline, problem = self._baseline(version, choice)
         if choice is not None and baseline is None and problem is None:
             choice = None
-
-        def load(digest: str) -> Measurement | None:
-            with self._database.read() as connection:
-                return measurements.load(connection, digest)
-
-        examination = replace(examine(content, baseline, load, {}, in_place), baseline_problem=problem)
-        judgement = judge(examination, self._settings().rules)
+        with self._database.read() as connection:
+            in_place = in_place_change(connection, version)
+            history = load_history(connection, version) if baseline is not None else None
+        examination = examine_stored(
+            self._database,
+            content,
+            baseline,
+            exact,
+            in_place=in_place,
+            baseline_problem=problem,
+            relation=known_relation(choice.relation) if choice is not None else None,
+            history=history,
+            version=version,
+        )
+        settings = self._settings()
+        judgement = judge(examination, settings.rules)
         timings = {
             "measure_seconds": content.measure_seconds,
             "judge_seconds": time.monotonic() - began,
         }
         report = _report(version, content, choice, baseline, examination, judgement, timings)
+        against_name = choice.version.key.version if choice is not None else None
         now = self._clock()
         with self._database.write() as connection:
             versions.record_verdict(
                 connection, version.id, judgement.verdict, report.to_json(), judgement.findings, now
             )
+            accept_if_passing(connection, version, judgement.verdict, against_name, settings.baselines, now)
             self._judged(connection, version, now)
         return judgement
+
+    def _choice(self, version: VersionRecord) -> BaselineChoice | None:
+        with self._database.read() as connection:
+            return choose_baseline(connection, version)
+
+    def _measure_ingredients(self, version: VersionRecord) -> None:
+        """See that the store knows what a merge was made from, whichever version is scanned first.
+
+        What cannot be measured is told among the blind spots; it is no fault of the merge.
+        """
+        with self._database.read() as connection:
+            records = [record for _, record in ingredients(connection, version) if record is not None]
+        for record in records:
+            try:
+                self._measuring.content(record)
+            except UnreadableError as error:
+                if self._stopping():
+                    raise Interrupted from error
+                _LOGGER.warning("%s, which %s was merged from: %s", record.key, version.key.version, error)
 
     def _baseline(
         self, version: VersionRecord, choice: BaselineChoice | None
@@ -282,7 +265,7 @@ class Pipeline:
         if choice is None:
             return None, None
         try:
-            content = self._content(choice.version)
+            content = self._measuring.content(choice.version)
         except UnreadableError as error:
             if self._stopping():
                 # The end of the scan process says nothing about the baseline.
@@ -308,26 +291,14 @@ def describe(judgement: Judgement) -> str:
     return f"{judgement.verdict}: {where}{first.message}{more}"
 
 
-def _in_place(connection: Connection, version: VersionRecord) -> InPlaceChange | None:
-    """Other bytes than those that were examined last under this name.
-
-    Bytes that were replaced before they were examined, and moments at which nothing could be read, do not count:
-    a slow writer, or a disk that fails for a while, is no tampering.
-    """
-    if is_stand_in(version.fingerprint):
-        return None
-    unread: str | None = None
-    later: VersionRecord | None = version
-    while later is not None and (previous := later.previous_fingerprint) is not None:
-        before = versions.previous_revision(connection, later)
-        if is_stand_in(previous):
-            unread = previous
-        elif before is None or before.verdict is not None:
-            readable = before is None or before.verdict is not Verdict.UNDECIDED
-            unchanged = previous == version.fingerprint
-            return None if unchanged else InPlaceChange(previous, version.fingerprint, readable)
-        later = before
-    return None if unread is None else InPlaceChange(unread, version.fingerprint, was_readable=False)
+def _same(one: BaselineChoice | None, other: BaselineChoice | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return (one.version.id, one.relation, one.chosen_by) == (
+        other.version.id,
+        other.relation,
+        other.chosen_by,
+    )
 
 
 def _delay(version: VersionRecord) -> timedelta:

@@ -212,6 +212,8 @@ class Watcher:
             relation=declared.relation if declared else None,
             source=declared.source if declared else None,
             confidence=1.0 if declared else None,
+            parents=declared.parents if declared else (),
+            recipe=declared.recipe if declared else None,
         )
         key = VersionKey(self._registry.name, found.model, found.version)
         with self._database.write() as connection:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,6 +18,7 @@ import torch
 
 from layerwatch.config.rules import RulesSettings
 from layerwatch.metrics.change import AlignedChange
+from layerwatch.metrics.couplings import find_couplings
 from layerwatch.metrics.delta import DeltaNumbers, delta_numbers
 from layerwatch.metrics.errors import UnreadableError
 from layerwatch.metrics.examination import Examination, ExaminedLayer
@@ -28,10 +29,12 @@ from layerwatch.metrics.layerentry import entry_of, unexamined_entry
 from layerwatch.metrics.measure import measure_layers
 from layerwatch.metrics.measured import MeasuredLayer
 from layerwatch.metrics.measurement import Measurement
+from layerwatch.metrics.merge import MergeEvidence, MergeParent, MergeRecipe, merge_evidence
 from layerwatch.metrics.openmodel import OpenModel
 from layerwatch.metrics.options import DEFAULT, MeasureOptions
 from layerwatch.metrics.readers.detect import open_model
 from layerwatch.metrics.readers.memory import InputError, InputReason, MemoryReader
+from layerwatch.metrics.relation import Relation
 from layerwatch.metrics.report import BaselinePart, ModelPart, Report, build_report
 from layerwatch.metrics.results import (
     LayerComparison,
@@ -64,7 +67,15 @@ def measure_model(model: Model, *, options: MeasureOptions = DEFAULT) -> ModelMe
 
 
 def compare_models(
-    new: Model, baseline: Model, *, delta: bool = False, options: MeasureOptions = DEFAULT
+    new: Model,
+    baseline: Model,
+    *,
+    delta: bool = False,
+    relation: Relation | str | None = None,
+    parents: Mapping[str, Model] | None = None,
+    merge_base: Model | None = None,
+    recipe: MergeRecipe | None = None,
+    options: MeasureOptions = DEFAULT,
 ) -> ModelComparison:
     """Measure two models, compare them layer by layer, and judge the new one by the default rules.
 
@@ -74,10 +85,17 @@ def compare_models(
     Args:
         new, baseline: as in :func:`measure_model`; they may differ in form.
         delta: also take the spectrum of the difference of each layer that kept its shape but not its bytes.
+        relation: what was done to the baseline (``quantized``, ``merged``, ...), which decides how much change is
+            expected; None to have it recognised.
+        parents: the models that the new one was merged from, by a name for messages, in the order of the recipe's
+            weights; the base is not among them.
+        merge_base: the model that the parents were made from, for merges that add up differences.
+        recipe: how they were merged, as far as it is known.
         options: as in :func:`measure_model`.
 
     Raises:
-        UnreadableError, InputError: as :func:`measure_model`, for either model.
+        UnreadableError, InputError: as :func:`measure_model`, for any of the models.
+        ValueError: an unknown relation, or not one weight of the recipe for each parent.
     """
     kept: dict[str, Measurement] = {}
     with _opened(baseline) as before, _opened(new) as after:
@@ -85,10 +103,15 @@ def compare_models(
         found = _found(after, before, kept, options)
         deltas = _deltas(after, before, found, old, options) if delta else None
         measured, measured_before = _measurement(after, found, kept), _measurement(before, old, kept)
-    examination = examine(found.content, old.content, kept.get, found.exact)
+    declared = None if relation is None else Relation(relation)
+    examination = replace(
+        examine(found.content, old.content, kept.get, found.exact),
+        relation=declared,
+        merge=_merge(measured, parents, merge_base, recipe, options) if parents else None,
+    )
     judgement = judge(examination, RulesSettings())
     held_against = BaselinePart(
-        **measured_before.report.model.model_dump(), relation=None, chosen_by="compare_models"
+        **measured_before.report.model.model_dump(), relation=declared, chosen_by="compare_models"
     )
     return _comparison(
         measured,
@@ -97,6 +120,24 @@ def compare_models(
         judgement,
         build_report(measured.report.model, held_against, examination, judgement, measured.skipped, {}),
         deltas,
+    )
+
+
+def _merge(
+    merged: ModelMeasurement,
+    parents: Mapping[str, Model],
+    base: Model | None,
+    recipe: MergeRecipe | None,
+    options: MeasureOptions,
+) -> MergeEvidence:
+    return merge_evidence(
+        merged.sketches(),
+        [
+            MergeParent(name, measure_model(model, options=options).sketches())
+            for name, model in parents.items()
+        ],
+        None if base is None else MergeParent("base", measure_model(base, options=options).sketches()),
+        recipe,
     )
 
 
@@ -147,7 +188,8 @@ def _found(
         layers.append(measured)
     entries = (*map(entry_of, layers), *map(unexamined_entry, opened.model.plan.unexamined))
     exact = {one.layer.name: one.exact for one in layers if one.exact is not None}
-    return _Found(tuple(layers), FoundContent(entries), exact)
+    couplings = find_couplings(opened.model)
+    return _Found(tuple(layers), FoundContent(entries, couplings=couplings), exact)
 
 
 def _measurement(opened: _Opened, found: _Found, kept: Mapping[str, Measurement]) -> ModelMeasurement:

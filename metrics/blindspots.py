@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from layerwatch.metrics.change import Method
 from layerwatch.metrics.examination import Context, Examination, Regime
+from layerwatch.metrics.outofstep import compared_couplings, watched_layers
+
+_SHOWN = 5
 
 
 def blind_spots(examination: Examination, context: Context) -> tuple[str, ...]:
@@ -23,10 +26,7 @@ def blind_spots(examination: Examination, context: Context) -> tuple[str, ...]:
             "scales, replaced, permuted or sign-flipped layers could not."
         )
     elif context.regime in (Regime.UNALIGNED, Regime.UNALIGNED_WIDE):
-        spots.append(
-            "The weights do not align with the baseline (another seed or another network): permuted rows or "
-            "columns, sign flips, transposes and swapped layers leave spectra as they are and could not be seen."
-        )
+        spots.append(_unaligned(examination))
     elif context.regime is Regime.NONE and examination.problem is None:
         spots.append("No layer has a counterpart of equal shape in the baseline: nothing could be compared.")
     methods = {
@@ -37,6 +37,25 @@ def blind_spots(examination: Examination, context: Context) -> tuple[str, ...]:
             "Changes were estimated from sketches (standard error up to 12 %); values near the limit may fall on "
             "either side. With both files at hand, layerwatch gate compares exactly."
         )
+    if examination.history_remark and context.regime is not Regime.NONE:
+        spots.append(examination.history_remark)
+    spots.extend(examination.merge_remarks)
     if not examination.is_complete:
         spots.append("What is listed as undecided was not examined at all.")
     return tuple(spots)
+
+
+def _unaligned(examination: Examination) -> str:
+    watched = watched_layers(compared_couplings(examination.couplings, examination.baseline_couplings))
+    bare = [layer.name for layer in examination.layers if layer.name not in watched]
+    seed = "The weights do not align with the baseline (another seed or another network): permuted rows or columns, "
+    if not bare:
+        return (
+            f"{seed}sign flips, transposes and swapped layers show only in how the layers go together. A quarter of a "
+            "layer's units out of place, turned signs of queries and keys and noise below the layer's own size may not."
+        )
+    shown = ", ".join(bare[:_SHOWN]) + (f" and {len(bare) - _SHOWN} more" if len(bare) > _SHOWN else "")
+    return (
+        f"{seed}sign flips, transposes and swapped layers leave spectra as they are, and could not be seen in "
+        f"{len(bare)} of {len(examination.layers)} layers, which are not known to go together with others: {shown}."
+    )

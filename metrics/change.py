@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from layerwatch.metrics.estimate import estimated_change
 from layerwatch.metrics.measurement import Measurement, SpectralNumbers
+from layerwatch.metrics.outline import OutlineChange, outline_change
+from layerwatch.metrics.rowchange import LIVE_SHARE, RowChange, compare_elements
+from layerwatch.metrics.sketchnoise import sketched_noise_ratio
+from layerwatch.metrics.storagefaults import LEAST_CHANGE, StorageFault, find_storage_fault
 from layerwatch.metrics.tensors import Array
-
-LIVE_ROW_SHARE = 0.2
-"""A row (column) of the baseline counts as live above this share of the median row (column) norm."""
+from layerwatch.metrics.zeros import newly_zero, zero_sides, zero_tail_energy
 
 _ZERO = 1e-30
+_FEWEST_ROWS = 8
 
 
 class Method(StrEnum):
-    """How aligned numbers were obtained: the layer is byte-identical, from both weights, or from sketches."""
+    """How aligned numbers were obtained.
+
+    The layer is byte-identical; from both weights; from sketches; or it holds the baseline's units in another order,
+    and is compared as if that were undone (``carried.py``).
+    """
 
     IDENTICAL = "identical"
     EXACT = "exact"
     SKETCH = "sketch"
+    PERMUTED = "permuted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +45,9 @@ class AlignedChange:
         error: relative standard error of ``relative_change``, 0 unless estimated from sketches.
         method: how they were obtained.
         cosine_error: standard error of ``cosine``, 0 unless estimated from sketches.
+        rows: what else both weights tell, row by row; None unless ``method`` is exact.
+        fault: a fault of quantised storage that was recognised, or None; only where ``method`` is exact.
+        sketched_noise_ratio: about 1 where the change is noise, more where it has structure (``sketchnoise.py``).
     """
 
     relative_change: float | None
@@ -43,6 +55,9 @@ class AlignedChange:
     error: float
     method: Method
     cosine_error: float = 0.0
+    rows: RowChange | None = None
+    fault: StorageFault | None = None
+    sketched_noise_ratio: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +80,14 @@ class Change:
         new_zero_rows, new_zero_columns: rows (columns) that are exactly zero now and were live in the
             baseline; ``rows`` and ``columns`` are their total counts.
         emptied: all elements are zero now and were not in the baseline.
+        newly_zero_rows, newly_zero_columns: positions of those counted in ``new_zero_rows`` and
+            ``new_zero_columns``.
+        zero_rows, zero_columns: positions of all that are exactly zero now, those that were zero before among them.
+        zero_tail_energy: of the baseline, where the new layer ends in zeros (``zeros.py``).
+        row_norm_scatter: standard deviation, from the median absolute one, of the natural logarithm of the row norms'
+            ratios over the live rows; 0 for a layer that was scaled as a whole. None for fewer than 8 live rows.
+        outline: how far norms of rows and columns and the spectrum moved, from what is stored; None when shapes
+            differ or an array is missing.
     """
 
     aligned: AlignedChange | None
@@ -84,6 +107,13 @@ class Change:
     rows: int
     columns: int
     emptied: bool
+    newly_zero_rows: tuple[int, ...] = ()
+    newly_zero_columns: tuple[int, ...] = ()
+    zero_rows: tuple[int, ...] = ()
+    zero_columns: tuple[int, ...] = ()
+    zero_tail_energy: float | None = None
+    row_norm_scatter: float | None = None
+    outline: OutlineChange | None = None
 
 
 def compare_layer(new: Measurement, old: Measurement, exact: AlignedChange | None = None) -> Change:
@@ -100,8 +130,10 @@ def compare_layer(new: Measurement, old: Measurement, exact: AlignedChange | Non
     if same_shape and new.digest == old.digest:
         aligned = AlignedChange(0.0, 1.0 if new.norm > 0 else None, 0.0, Method.IDENTICAL)
     elif same_shape:
-        aligned = exact or _from_sketches(new, old)
+        aligned = _from_sketches(new, old) if exact is None else _with_noise_ratio(exact, new, old)
     alpha_shift, alpha_sigmas = _alpha_shift(new.numbers, old.numbers)
+    newly_zero_rows = newly_zero(new.row_norms, old.row_norms)
+    newly_zero_columns = newly_zero(new.column_norms, old.column_norms)
     return Change(
         aligned=aligned,
         norm_ratio=_ratio(_frobenius(folded), _frobenius(folded0)),
@@ -119,11 +151,18 @@ def compare_layer(new: Measurement, old: Measurement, exact: AlignedChange | Non
         else 0,
         alpha_shift=alpha_shift,
         alpha_shift_sigmas=alpha_sigmas,
-        new_zero_rows=_newly_zero(new.row_norms, old.row_norms),
-        new_zero_columns=_newly_zero(new.column_norms, old.column_norms),
+        new_zero_rows=len(newly_zero_rows),
+        new_zero_columns=len(newly_zero_columns),
         rows=len(new.row_norms) if new.row_norms is not None else 0,
         columns=len(new.column_norms) if new.column_norms is not None else 0,
         emptied=new.non_finite == 0 and new.max_abs == 0.0 and old.max_abs > 0.0,
+        newly_zero_rows=newly_zero_rows,
+        newly_zero_columns=newly_zero_columns,
+        zero_rows=zero_sides(new.row_norms),
+        zero_columns=zero_sides(new.column_norms),
+        zero_tail_energy=zero_tail_energy(new, old),
+        outline=outline_change(new, old) if same_shape else None,
+        row_norm_scatter=scatter_of_norms(new.row_norms, old.row_norms) if same_shape else None,
     )
 
 
@@ -133,7 +172,7 @@ def exact_change(
     factors: NDArray[np.float64] | None,
     factors0: NDArray[np.float64] | None,
 ) -> AlignedChange | None:
-    """Element-wise comparison of two weights of equal shape, row block by row block.
+    """Element-wise comparison of two weights of equal shape.
 
     Args:
         new, old: shape (rows, ...), float32 or float64.
@@ -142,30 +181,26 @@ def exact_change(
     Returns:
         None when either holds a non-finite value.
     """
-    rows = new.shape[0]
-    step = max(1, (1 << 20) * rows // max(1, new.size))
-    change = square = square0 = product = 0.0
-    # Squares beyond float64's range end as "no comparison" below.
-    with np.errstate(over="ignore", invalid="ignore"):
-        for begin in range(0, rows, step):
-            a = np.asarray(new[begin : begin + step], dtype=np.float64).reshape(min(step, rows - begin), -1)
-            b = np.asarray(old[begin : begin + step], dtype=np.float64).reshape(a.shape)
-            if factors is not None:
-                a = a * factors[begin : begin + step, None]
-            if factors0 is not None:
-                b = b * factors0[begin : begin + step, None]
-            square += float(np.vdot(a, a))
-            square0 += float(np.vdot(b, b))
-            product += float(np.vdot(a, b))
-            change += float(np.square(a - b).sum())
-    if not np.isfinite(square + square0 + change):
+    found = compare_elements(new, old, factors, factors0)
+    if found is None:
         return None
-    norm, norm0 = square**0.5, square0**0.5
+    relative = found.change / found.norm0 if found.norm0 > _ZERO else None
+    cosine = (
+        max(-1.0, min(1.0, found.product / found.norm / found.norm0))
+        if min(found.norm, found.norm0) > _ZERO
+        else None
+    )
     return AlignedChange(
-        relative_change=change**0.5 / norm0 if norm0 > _ZERO else None,
-        cosine=max(-1.0, min(1.0, product / norm / norm0)) if min(norm, norm0) > _ZERO else None,
+        relative_change=relative,
+        cosine=cosine,
         error=0.0,
         method=Method.EXACT,
+        rows=found.rows,
+        # A fault of storage is one of the stored tensor, whatever is folded into it for comparisons; folding changes
+        # how much each row counts.
+        fault=find_storage_fault(new.reshape(len(new), -1), old.reshape(len(old), -1))
+        if relative is not None and relative > LEAST_CHANGE * (1.0 if factors is factors0 is None else 0.25)
+        else None,
     )
 
 
@@ -181,7 +216,31 @@ def _from_sketches(new: Measurement, old: Measurement) -> AlignedChange | None:
         error=change.error / change.value if change and change.value > 0.0 else 0.0,
         method=Method.SKETCH,
         cosine_error=cosine.error if cosine else 0.0,
+        sketched_noise_ratio=_noise_ratio(new, old) if change else None,
     )
+
+
+def _with_noise_ratio(exact: AlignedChange, new: Measurement, old: Measurement) -> AlignedChange:
+    # Read off the sketches here too: rules that ask for noise must answer alike whether both files are at hand or not.
+    return replace(exact, sketched_noise_ratio=_noise_ratio(new, old))
+
+
+def _noise_ratio(new: Measurement, old: Measurement) -> float | None:
+    if new.sketch is None or old.sketch is None:
+        return None
+    return sketched_noise_ratio(new.sketch, old.sketch, new.shape[0], prod(new.shape[1:]))
+
+
+def scatter_of_norms(new: NDArray[np.float32] | None, old: NDArray[np.float32] | None) -> float | None:
+    """Scatter of the logarithm of norm ratios over live rows; None where fewer than 8 are live in both."""
+    if new is None or old is None or len(new) != len(old):
+        return None
+    live = (old > LIVE_SHARE * np.median(old.astype(np.float64))) & (old > 0.0) & (new > 0.0)
+    if np.count_nonzero(live) < _FEWEST_ROWS:
+        return None
+    ratios = np.log(new[live].astype(np.float64)) - np.log(old[live].astype(np.float64))
+    # Of a Gaussian, the standard deviation is 1.4826 median absolute deviations; a few odd rows have rules of their own.
+    return float(1.4826 * np.median(np.abs(ratios - np.median(ratios))))
 
 
 def esd_distance(new: NDArray[np.float32], old: NDArray[np.float32]) -> float | None:
@@ -212,13 +271,6 @@ def _rank_loss_shift(new: SpectralNumbers | None, old: SpectralNumbers | None) -
     if new is None or old is None or new.rank_loss is None or old.rank_loss is None:
         return None
     return new.rank_loss / max(1, new.num_eigenvalues) - old.rank_loss / max(1, old.num_eigenvalues)
-
-
-def _newly_zero(new: NDArray[np.float32] | None, old: NDArray[np.float32] | None) -> int:
-    if new is None or old is None or len(new) != len(old) or len(old) == 0:
-        return 0
-    live = old > LIVE_ROW_SHARE * np.median(old.astype(np.float64))
-    return int(np.count_nonzero((new == 0.0) & live & (old > 0.0)))
 
 
 def _frobenius(numbers: SpectralNumbers | None) -> float | None:

@@ -8,22 +8,82 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import isfinite
+from typing import Any
+
+
+class Side(StrEnum):
+    """Where a layer takes part: with its outputs, its inputs, or its numbers as they are (a vector)."""
+
+    OUTPUTS = "outputs"
+    INPUTS = "inputs"
+    VECTOR = "vector"
 
 
 class CouplingKind(StrEnum):
     """What is coupled; formulas and sources: ``metrics/couplings/``, one file each."""
 
     BATCHNORM_STATISTICS = "batchnorm_statistics"
-    INTERFACE = "interface"
-    FFN_UNITS = "ffn_units"
-    FFN_NORMS = "ffn_norms"
+    BATCHNORM_INPUTS = "batchnorm_inputs"
+    INTERFACE_UNITS = "interface_units"
+    INTERFACE_NORMS = "interface_norms"
+    FEED_FORWARD_UNITS = "feed_forward_units"
+    FEED_FORWARD_NORMS = "feed_forward_norms"
+    FEED_FORWARD_SIGNS = "feed_forward_signs"
     QUERY_KEY_UNITS = "query_key_units"
     QUERY_KEY_NORMS = "query_key_norms"
+    QUERY_KEY_SIGNS = "query_key_signs"
     VALUE_OUTPUT_UNITS = "value_output_units"
     VALUE_OUTPUT_NORMS = "value_output_norms"
+    VALUE_OUTPUT_SIGNS = "value_output_signs"
+    STREAM_CHANNELS = "stream_channels"
+    STAGE_CHANNELS = "stage_channels"
     GAIN_TO_READER = "gain_to_reader"
-    WRITERS = "writers"
-    WRITER_TO_GAIN = "writer_to_gain"
+    BIAS = "bias"
+    VOCABULARY = "vocabulary"
+    POSITIONS = "positions"
+    NEARNESS = "nearness"
+    INPUT_MEANING = "input_meaning"
+    OUTPUT_MEANING = "output_meaning"
+    HEAD_ENTRIES = "head_entries"
+    END_TO_END = "end_to_end"
+    LOGIT_EFFECT = "logit_effect"
+    TOKEN_EFFECT = "token_effect"
+
+    @property
+    def signed(self) -> bool:
+        """True where the sign of one layer decides the sign of the coupling."""
+        return self in _SIGNED
+
+    @property
+    def is_profile(self) -> bool:
+        """True where the coupling is a profile that means the same in every training, and is compared as such."""
+        return self in _PROFILES
+
+
+_SIGNED = frozenset(
+    {
+        CouplingKind.BATCHNORM_STATISTICS,
+        CouplingKind.FEED_FORWARD_SIGNS,
+        CouplingKind.QUERY_KEY_SIGNS,
+        CouplingKind.VALUE_OUTPUT_SIGNS,
+        CouplingKind.BIAS,
+        CouplingKind.NEARNESS,
+        CouplingKind.HEAD_ENTRIES,
+        CouplingKind.END_TO_END,
+        CouplingKind.LOGIT_EFFECT,
+        CouplingKind.TOKEN_EFFECT,
+    }
+)
+_PROFILES = frozenset(
+    {
+        CouplingKind.INPUT_MEANING,
+        CouplingKind.OUTPUT_MEANING,
+        CouplingKind.END_TO_END,
+        CouplingKind.LOGIT_EFFECT,
+        CouplingKind.TOKEN_EFFECT,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +93,14 @@ class Coupling:
     Attributes:
         kind: what is coupled.
         layers: names of the layers and vectors that take part, the one that the coupling is about first.
-        value: the coupling; its range and meaning belong to the kind (a correlation -1..1, or a score in standard
-            deviations of what chance gives).
-        slope: for ``batchnorm_statistics`` the slope of predicted on stored statistics, else None.
+        value: the coupling; a score in standard deviations of what chance gives, with its sign. For
+            ``batchnorm_statistics`` a correlation, -1..1; for a profile its root mean square.
+        slope: for ``batchnorm_statistics`` the slope of predicted on stored statistics; for ``interface_units`` the share
+            of units that are in step by themselves, 0..1; else None.
         units: number of units or channels it was taken over.
+        sides: where each of the layers takes part, in the order of ``layers``.
+        part: of a layer that holds several (queries, keys and values in one), which one; else empty.
+        profile: numbers that mean the same in every training of the model, normalised; empty for other kinds.
     """
 
     kind: CouplingKind
@@ -44,8 +108,56 @@ class Coupling:
     value: float
     slope: float | None = None
     units: int = 0
+    sides: tuple[Side, ...] = ()
+    part: str = ""
+    profile: tuple[float, ...] = ()
 
     @property
     def key(self) -> tuple[str, ...]:
         """The same in every version of a model."""
-        return (self.kind, *self.layers)
+        return (self.kind, self.part, *self.layers)
+
+
+def coupling_to_json(coupling: Coupling) -> dict[str, Any]:
+    """A coupling as data: what the scan process sends and the store keeps."""
+    return {
+        "kind": coupling.kind.value,
+        "layers": list(coupling.layers),
+        "value": coupling.value,
+        "slope": coupling.slope,
+        "units": coupling.units,
+        "sides": [side.value for side in coupling.sides],
+        "part": coupling.part,
+        "profile": list(coupling.profile),
+    }
+
+
+def coupling_of(data: dict[str, Any]) -> Coupling:
+    """The coupling of :func:`coupling_to_json`; raises ValueError, LookupError or TypeError."""
+    if type(data["units"]) is not int or data["units"] < 0:
+        raise TypeError("units must be a count")
+    coupling = Coupling(
+        kind=CouplingKind(data["kind"]),
+        layers=tuple(_text(name) for name in data["layers"]),
+        value=_number(data["value"]),
+        slope=None if data["slope"] is None else _number(data["slope"]),
+        units=data["units"],
+        sides=tuple(Side(side) for side in data["sides"]),
+        part=_text(data["part"]),
+        profile=tuple(_number(value) for value in data["profile"]),
+    )
+    if not coupling.layers or len(coupling.sides) != len(coupling.layers):
+        raise ValueError("a coupling needs layers, and a side of each")
+    return coupling
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("must be text")
+    return value
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
+        raise TypeError("must be a finite number")
+    return float(value)

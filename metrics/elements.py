@@ -18,6 +18,11 @@ _BLOCK_ELEMENTS = 1 << 15
 _SAFE = 1e100
 """Largest elements between its inverse and itself have squares that float64 holds."""
 
+_LEVELS_ROWS = 256
+_LEVELS_COLUMNS = 4096
+_LEVELS_MIN_COLUMNS = 32
+_LEVELS_MIN_NONZEROS = 16
+
 NO_VARIANCE = 1e-28
 """A variance below this share of the mean square is rounding error: all elements are equal."""
 
@@ -29,14 +34,20 @@ class ElementNumbers:
     Attributes:
         non_finite: number of NaN and infinite elements; the others are what the rest is taken from.
         max_abs: largest absolute value, 0 for none.
+        min_value: smallest value, 0 for none.
         norm: Frobenius norm.
         zero_share: share of elements that are exactly zero, 0..1.
+        zero_tail: number of elements at the end, in storage order, that are exactly zero.
+        constant: True where there are two elements or more and all are equal.
     """
 
     non_finite: int
     max_abs: float
+    min_value: float
     norm: float
     zero_share: float
+    zero_tail: int
+    constant: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,29 +69,36 @@ class RowsAndColumns:
 def element_numbers(values: Array) -> ElementNumbers:
     """Numbers of a tensor of any shape and float type, finite or not."""
     nonzeros = 0
-    largest = square = 0.0
+    highest, lowest = -np.inf, np.inf
+    square = 0.0
     with np.errstate(over="ignore", invalid="ignore"):
         for begin, end in _row_blocks(values):
             stored = values[begin:end] if values.ndim else values
             block = np.asarray(stored, dtype=np.float64)
             nonzeros += int(np.count_nonzero(stored))
             # NaN must not be lost in a comparison.
-            largest = float(np.maximum(largest, max(np.max(block, initial=0.0), -np.min(block, initial=0.0))))
+            highest = float(np.maximum(highest, np.max(block, initial=-np.inf)))
+            lowest = float(np.minimum(lowest, np.min(block, initial=np.inf)))
             square += float(np.vdot(block, block))
+    largest = max(highest, -lowest) if values.size else 0.0
     if not np.isfinite(square) or not (largest == 0.0 or 1.0 / _SAFE < largest < _SAFE):
         return _careful_numbers(values)
     share = (values.size - nonzeros) / values.size if values.size else 0.0
-    return ElementNumbers(0, largest, float(np.sqrt(square)), share)
+    constant = values.size > 1 and highest == lowest
+    smallest = lowest if values.size else 0.0
+    return ElementNumbers(0, largest, smallest, float(np.sqrt(square)), share, zero_tail(values), constant)
 
 
 def _careful_numbers(values: Array) -> ElementNumbers:
     """The same where elements are not finite, or their squares leave float64's range."""
     non_finite = zeros = 0
+    lowest = np.inf
     largest = square = 0.0  # The sum of squares is kept in units of the largest: float64 squares overflow.
     for begin, end in _row_blocks(values):
         block = np.asarray(values[begin:end] if values.ndim else values, dtype=np.float64)
         finite = np.isfinite(block)
         bad = block.size - int(np.count_nonzero(finite))
+        lowest = min(lowest, float(np.min(block, where=finite, initial=np.inf)))
         if bad:
             non_finite += bad
             block = np.where(finite, block, 0.0)
@@ -93,7 +111,51 @@ def _careful_numbers(values: Array) -> ElementNumbers:
             block = block / largest
             square += float(np.vdot(block, block))
     share = (zeros - non_finite) / values.size if values.size else 0.0
-    return ElementNumbers(non_finite, largest, largest * float(np.sqrt(square)), max(0.0, share))
+    constant = values.size > 1 and bool(np.all(values == values.reshape(-1)[0]))
+    return ElementNumbers(
+        non_finite,
+        largest,
+        lowest if np.isfinite(lowest) else 0.0,
+        largest * float(np.sqrt(square)),
+        max(0.0, share),
+        zero_tail(values),
+        constant,
+    )
+
+
+def zero_tail(values: Array) -> int:
+    """Number of elements at the end, in storage order (row by row), that are exactly zero."""
+    count = 0
+    for begin, end in reversed(list(_row_blocks(values))):
+        block = np.asarray(values[begin:end] if values.ndim else values).reshape(-1)
+        nonzeros = np.flatnonzero(block)
+        if len(nonzeros):
+            return count + len(block) - 1 - int(nonzeros[-1])
+        count += len(block)
+    return count
+
+
+def levels_per_row(matrix: Array) -> float | None:
+    """How many different values a row holds: median over up to 256 rows, of their first 4096 elements.
+
+    Rows are evenly spaced. Those with fewer than 16 elements that are not zero are left out: what pruning leaves has
+    few values too.
+
+    Args:
+        matrix: shape (rows, columns), finite.
+
+    Returns:
+        None for rows shorter than 32, and where no row has enough elements that are not zero.
+    """
+    rows, columns = matrix.shape
+    if columns < _LEVELS_MIN_COLUMNS:
+        return None
+    chosen = np.unique(np.linspace(0, rows - 1, min(rows, _LEVELS_ROWS)).astype(np.intp))
+    # Sorted as they are stored: half the time of float64.
+    values = np.sort(matrix[chosen, :_LEVELS_COLUMNS], axis=1)
+    full = np.count_nonzero(values, axis=1) >= _LEVELS_MIN_NONZEROS
+    counts = 1 + np.count_nonzero(values[:, 1:] != values[:, :-1], axis=1)
+    return float(np.median(counts[full])) if full.any() else None
 
 
 def rows_and_columns(matrix: Array, factors: NDArray[np.float64] | None) -> RowsAndColumns:

@@ -12,7 +12,10 @@ from typing import Any
 from layerwatch.config.rules import SpectralDivisors, SpectralOutlierSettings
 from layerwatch.metrics.change import Change
 from layerwatch.metrics.coupling import Coupling
+from layerwatch.metrics.experts import ExpertGroup
 from layerwatch.metrics.measurement import ARRAYS, LayerKind, Measurement
+from layerwatch.metrics.members import MemberVerdict
+from layerwatch.metrics.merge import MergeEvidence
 from layerwatch.metrics.relation import Relation
 
 _TINY = 1e-300
@@ -190,6 +193,15 @@ class Examination:
         relation: how the version came from its baseline, where that is declared.
         couplings, baseline_couplings: what the layers of each share (``coupling.py``).
         history: by layer name; empty where the model has none that is long and calm enough.
+        history_remark: why it is empty, in a sentence; None where it is not, or nothing came before.
+        permuted: names of layers whose units stand in another order, consistently (``carried.py``); their change is
+            that after the order was undone.
+        left_behind: names of layers that kept the old order where the others that share their units did not.
+        not_shared: names of layers whose units stand in an order that no layer which shares them has.
+        experts: mixtures of experts, one entry per group of sibling layers (``experts.py``).
+        merge: how the version follows from the models that it was merged from; None where none are known.
+        merge_remarks: why a declared merge could not be verified, in sentences.
+        members: of a composite, with their verdicts (``members.py``).
     """
 
     layers: tuple[ExaminedLayer, ...]
@@ -203,6 +215,14 @@ class Examination:
     couplings: tuple[Coupling, ...] = ()
     baseline_couplings: tuple[Coupling, ...] = ()
     history: Mapping[str, LayerHistory] = field(default_factory=dict)
+    history_remark: str | None = None
+    permuted: tuple[str, ...] = ()
+    left_behind: tuple[str, ...] = ()
+    not_shared: tuple[str, ...] = ()
+    experts: tuple[ExpertGroup, ...] = ()
+    merge: MergeEvidence | None = None
+    merge_remarks: tuple[str, ...] = ()
+    members: tuple[MemberVerdict, ...] = ()
 
     @property
     def everything(self) -> Iterable[ExaminedLayer]:

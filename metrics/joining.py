@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from layerwatch.metrics.carried import undo_permutations
 from layerwatch.metrics.change import AlignedChange, compare_layer
+from layerwatch.metrics.coupling import Coupling
 from layerwatch.metrics.examination import (
     Examination,
     ExaminedLayer,
@@ -15,8 +17,10 @@ from layerwatch.metrics.examination import (
     Problem,
     without_arrays,
 )
+from layerwatch.metrics.experts import expert_groups
 from layerwatch.metrics.layerentry import LayerEntry
 from layerwatch.metrics.measurement import Measurement
+from layerwatch.metrics.resemblance import with_resemblances
 
 LoadMeasurement = Callable[[str], Measurement | None]
 
@@ -29,6 +33,10 @@ class Content(Protocol):
         """Layers, vectors and unexamined files."""
 
     @property
+    def couplings(self) -> Sequence[Coupling]:
+        """What its layers share."""
+
+    @property
     def file_problem(self) -> tuple[str, str] | None:
         """Reason and sentence when the whole model could not be examined."""
 
@@ -39,6 +47,7 @@ class FoundContent:
 
     layers: tuple[LayerEntry, ...]
     file_problem: tuple[str, str] | None = None
+    couplings: tuple[Coupling, ...] = ()
 
 
 def examine(
@@ -67,6 +76,16 @@ def examine(
     examined = [
         _examined(entry, others.get(entry.name), load, exact.get(entry.name)) for entry in content.layers
     ]
+    entries = {entry.name: entry for entry in content.layers}
+
+    def pair(layer: ExaminedLayer) -> tuple[Measurement, Measurement] | None:
+        entry, other = entries[layer.name], others.get(layer.name)
+        new = load(entry.digest) if entry.digest else None
+        old = load(other.digest) if other is not None and other.digest else None
+        return None if new is None or old is None else (new, old)
+
+    carried = undo_permutations(examined, pair)
+    examined = with_resemblances(carried.layers, content.layers, others, load)
     present = {entry.name for entry in content.layers}
     return Examination(
         layers=tuple(layer for layer in examined if len(layer.shape) >= 2),
@@ -78,6 +97,12 @@ def examine(
         ),
         has_baseline=baseline is not None,
         in_place=in_place,
+        couplings=tuple(content.couplings),
+        baseline_couplings=tuple(baseline.couplings) if baseline is not None else (),
+        permuted=carried.names,
+        left_behind=carried.left_behind,
+        not_shared=carried.not_shared,
+        experts=expert_groups(content.layers, others, load),
     )
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from layerwatch.config.rules import RulesSettings
+from layerwatch.metrics.alarmbudget import apply_budget
 from layerwatch.metrics.blindspots import blind_spots
 from layerwatch.metrics.diagnosis import Diagnosis, diagnoses
 from layerwatch.metrics.examination import Context, Examination, context_of
 from layerwatch.metrics.findings import Finding, LayerStatus, Severity, Verdict
+from layerwatch.metrics.movedtogether import excused, moved_together
 from layerwatch.metrics.rules import RULES
 
 STATUS_OF_SEVERITY = {
@@ -51,7 +53,8 @@ def judge(examination: Examination, rules: RulesSettings) -> Judgement:
         if not getattr(rules, rule.name).enabled or (rule.needs_baseline and not examination.has_baseline):
             continue
         findings.extend(rule.check(examination, context, rules))
-    ordered = _ordered(findings)
+    findings = excused(findings, moved_together(examination, context, rules.broken_coupling.warning_evidence))
+    ordered = _ordered(apply_budget(findings, RULES, rules.false_alarms_per_1000_versions))
     return Judgement(
         verdict=_verdict(ordered, examination),
         findings=ordered,
@@ -62,7 +65,7 @@ def judge(examination: Examination, rules: RulesSettings) -> Judgement:
     )
 
 
-def _ordered(findings: list[Finding]) -> tuple[Finding, ...]:
+def _ordered(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     specificity = {rule.name: position for position, rule in enumerate(RULES)}
     worst: dict[str, tuple[int, float]] = {}
     for finding in findings:

@@ -7,7 +7,7 @@ core. Memory depends on the largest layer, never on their number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import prod
@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from layerwatch.metrics.change import exact_change
+from layerwatch.metrics.duplicates import duplicate_rows
 from layerwatch.metrics.eigenvalues import gram_matrices
-from layerwatch.metrics.elements import as_float32, element_numbers, rows_and_columns
+from layerwatch.metrics.elements import as_float32, element_numbers, levels_per_row, rows_and_columns
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.hill import farms_alpha
 from layerwatch.metrics.layers import Layer, view_sides
@@ -26,8 +27,9 @@ from layerwatch.metrics.measured import MeasuredLayer
 from layerwatch.metrics.measurement import Measurement
 from layerwatch.metrics.openmodel import OpenModel
 from layerwatch.metrics.options import DEFAULT, Device, MeasureOptions
+from layerwatch.metrics.outline import concentrations
 from layerwatch.metrics.sidebyside import Cost, SideBySide
-from layerwatch.metrics.sketch import sketch
+from layerwatch.metrics.sketch import projected_rows, sketch_of_projections
 from layerwatch.metrics.spectra import spectral_numbers, unfolded, view_stack
 from layerwatch.metrics.tensors import Array
 from layerwatch.metrics.threads import numpy_on_one_thread
@@ -50,7 +52,11 @@ Known = Callable[[str], bool]
 
 
 def measure_layers(
-    model: OpenModel, known: Known, baseline: OpenModel | None = None, options: MeasureOptions = DEFAULT
+    model: OpenModel,
+    known: Known,
+    baseline: OpenModel | None = None,
+    options: MeasureOptions = DEFAULT,
+    baseline_digests: Mapping[str, str] | None = None,
 ) -> Iterator[MeasuredLayer]:
     """Measure every vector and layer of an open model, vectors first, each in file order.
 
@@ -61,6 +67,8 @@ def measure_layers(
         known: asked once per layer, after hashing and before measuring; True skips the measuring.
         baseline: a second open model to compare with element by element, or None.
         options: precision, device, and what is taken besides.
+        baseline_digests: digests of the baseline's layers by name, as far as they are known: those of equal layers are
+            not read.
 
     Raises:
         UnreadableError: ``no_device``: a GPU was asked for and there is none.
@@ -77,7 +85,7 @@ def measure_layers(
             for layer in (*model.plan.vectors, *model.plan.layers):
                 cost = _cost(layer, threads)
                 yield from map(once.told, side_by_side.make_room(cost))
-                work = _read(model, layer, once.is_known, baseline, options)
+                work = _read(model, layer, once.is_known, baseline, options, baseline_digests or {})
                 if isinstance(work, _Work):
                     once.begin(work)
                     side_by_side.begin(work.done, cost)
@@ -182,12 +190,18 @@ class _Work:
 
 
 def _read(
-    model: OpenModel, layer: Layer, known: Known, baseline: OpenModel | None, options: MeasureOptions
+    model: OpenModel,
+    layer: Layer,
+    known: Known,
+    baseline: OpenModel | None,
+    options: MeasureOptions,
+    baseline_digests: Mapping[str, str],
 ) -> _Work | MeasuredLayer:
     try:
         stored = model.read(layer)
         to_measure = not known(stored.digest)
-        other = None if baseline is None else _counterpart(baseline, layer, stored.digest)
+        unchanged = baseline_digests.get(layer.name) == stored.digest
+        other = None if baseline is None or unchanged else _counterpart(baseline, layer, stored.digest)
         if other is None and not to_measure:
             return MeasuredLayer(layer, stored.digest, None, None)
         values = stored.values()
@@ -240,8 +254,11 @@ def begin_measuring(
         dtype=layer.dtype,
         non_finite=elements.non_finite,
         max_abs=elements.max_abs,
+        min_value=elements.min_value,
         norm=elements.norm,
         zero_share=elements.zero_share,
+        zero_tail=elements.zero_tail,
+        constant=elements.constant,
     )
     if elements.non_finite or not layer.has_spectrum:
         return lambda: base
@@ -250,21 +267,27 @@ def begin_measuring(
     stack = view_stack(values, layer.kind)
     views = list(stack)
     seed = int(digest[:16], 16)
+    projections = projected_rows(matrix)
     traps = find_traps(views, seed)
+    of_rows, of_channels = (None, None) if factors is None else concentrations(values)
     known = replace(
         base,
+        duplicate_rows=duplicate_rows(matrix, projections),
+        levels_per_row=levels_per_row(matrix),
         kurtosis=sides.kurtosis,
         farms_alpha=farms_alpha(views),
         traps=traps.count,
         largest_trap=traps.largest,
         folded_by=layer.batchnorm.name if layer.batchnorm and factors is not None else None,
+        row_concentration=of_rows,
+        channel_concentration=of_channels,
         fold_statistics_empty=factors is not None and model.statistics_are_empty(layer),
         shuffled_spectrum=as_float32(shuffled_eigenvalues(views, seed, options))
         if options.shuffled
         else None,
         row_norms=sides.row_norms,
         column_norms=sides.column_norms,
-        sketch=sketch(matrix, factors),
+        sketch=sketch_of_projections(projections, factors),
     )
     raw_grams = gram_matrices(stack, None, options)
     folded_grams = None if factors is None else gram_matrices(stack, factors, options)

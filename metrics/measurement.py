@@ -12,7 +12,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-METRIC_SET = "2"
+METRIC_SET = "3"
 """Version of the definitions below and of the sketch's seeds. Measurements of different sets never mix."""
 
 
@@ -92,8 +92,15 @@ class Measurement:
         dtype: type as stored.
         non_finite: number of NaN and infinite elements. When above zero nothing else is computed.
         max_abs: largest absolute value of the raw tensor, 0 for an empty one.
+        min_value: smallest value of the raw tensor, 0 for an empty one.
         norm: Frobenius norm of the raw tensor.
         zero_share: share of elements that are exactly zero, 0..1.
+        zero_tail: number of elements at the end, in storage order, that are exactly zero.
+        constant: True where there are two elements or more and all are equal.
+        duplicate_rows: number of rows with ``|cos| > 0.9999`` to another row, zero rows left out; None for rows of
+            fewer than 8 elements and where nothing was computed (``duplicates.py``).
+        levels_per_row: how many different values a row of the raw matrix holds, the median; None for rows shorter
+            than 32, nearly empty ones, and where nothing was computed (``elements.py``).
         kurtosis: fourth standardised moment of the folded matrix's elements (3 for a Gaussian), or None.
         farms_alpha: Hill's alpha on square windows of the raw matrix, or None below 128 x 128 (``hill.py``).
         traps: eigenvalues that leave the bulk after the elements were shuffled; the shuffle is seeded by the
@@ -102,6 +109,9 @@ class Measurement:
         numbers: spectral numbers of the raw matrix, None for 1-D tensors and non-finite layers.
         folded: spectral numbers of the BatchNorm-folded matrix; equal to ``numbers`` where nothing is folded.
         folded_by: name of the BatchNorm folded into the layer, or None.
+        row_concentration, channel_concentration: of the raw rows and input channels, sum of the fourth powers of their
+            norms over the squared sum of squares, 0..1: the same for any order of them. Only for folded layers, whose
+            row and column norms below are not the raw ones (``outline.py``).
         fold_statistics_empty: True when that BatchNorm's running variance and mean are zero throughout, which
             says that the layer's output was already zero during training.
         spectrum: raw eigenvalues, ascending, float32.
@@ -120,6 +130,11 @@ class Measurement:
     max_abs: float
     norm: float
     zero_share: float
+    min_value: float = 0.0
+    zero_tail: int = 0
+    constant: bool = False
+    duplicate_rows: int | None = None
+    levels_per_row: float | None = None
     kurtosis: float | None = None
     farms_alpha: float | None = None
     traps: int | None = None
@@ -127,6 +142,8 @@ class Measurement:
     numbers: SpectralNumbers | None = None
     folded: SpectralNumbers | None = None
     folded_by: str | None = None
+    row_concentration: float | None = None
+    channel_concentration: float | None = None
     fold_statistics_empty: bool = False
     spectrum: NDArray[np.float32] | None = None
     folded_spectrum: NDArray[np.float32] | None = None

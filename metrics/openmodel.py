@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from layerwatch.metrics.batchnorm import BatchNorm, fold_factors, statistics_are_empty
 from layerwatch.metrics.dequantise import as_float
 from layerwatch.metrics.errors import UnreadableError
-from layerwatch.metrics.layers import Layer, Skipped, plan_layers
+from layerwatch.metrics.layers import FLOATING, Layer, Skipped, plan_layers
 from layerwatch.metrics.measurement import METRIC_SET
 from layerwatch.metrics.tensors import Array, Reader
 
@@ -80,6 +80,18 @@ class OpenModel:
                 state.update(b"\0")
                 _update(state, self._vectors[name])
         return StoredLayer(layer, state.hexdigest(), stored, scale, self.path)
+
+    def values(self, layer: Layer) -> Array:
+        """A layer's values without its digest: a view of the file where the stored type is a floating one.
+
+        Raises:
+            UnreadableError: the values are not all there, or the storage cannot be undone.
+        """
+        stored = self._reader.load(layer.tensor)
+        if layer.scale is None and layer.dtype in FLOATING:
+            return stored
+        scale = self._reader.load(layer.scale) if layer.scale else None
+        return as_float(layer, stored, scale, self.path)
 
     def factors(self, layer: Layer) -> NDArray[np.float64] | None:
         """BatchNorm factors per output row, shape (rows,), or None where nothing is folded."""

@@ -183,7 +183,7 @@ def model_recipe(
     left_out: list[tuple[str, LeftOut]] = []
     joined: dict[str, _Layer] = {}
     for name, layer in merged.items():
-        reason = _reason_to_leave_out(name, layer, others)
+        reason = reason_to_leave_out(name, layer, others)
         if reason is not None:
             left_out.append((name, reason))
             continue
@@ -239,9 +239,10 @@ class _Layer:
     roundoff: float
 
 
-def _reason_to_leave_out(
+def reason_to_leave_out(
     name: str, layer: LayerSketch, others: Sequence[Mapping[str, LayerSketch]]
 ) -> LeftOut | None:
+    """Why a layer cannot be held against the layers of this name in other models; None where it can."""
     found = [layer]
     for model in others:
         other = model.get(name)

@@ -35,21 +35,38 @@ def sketch(matrix: Array, factors: NDArray[np.float64] | None = None) -> NDArray
         shape (64, 64), float32. The same matrix gives the same sketch on every machine and release that
         shares the metric set: the signs are raw bits of the Philox generator, whose stream is fixed.
     """
+    return sketch_of_projections(projected_rows(matrix), factors)
+
+
+def projected_rows(matrix: Array) -> NDArray[np.float64]:
+    """``W B``: the rows' projections on 64 seeded sign vectors, shape (rows, 64)."""
     # Imported here: sketches are compared where no solver is loaded.
     import torch
 
     from layerwatch.metrics.aligned import aligned
 
     rows, columns = matrix.shape
-    left = signs(rows, _ROWS_KEY).astype(np.float64)
-    if factors is not None:
-        left = left * factors
     right = aligned(signs(columns, _COLUMNS_KEY)).T
     projected = torch.empty((rows, SIZE), dtype=torch.float64)
     step = max(1, _BLOCK_ELEMENTS // max(1, columns))
     for begin in range(0, rows, step):
         projected[begin : begin + step] = aligned(matrix[begin : begin + step]) @ right
-    total = (aligned(left) @ projected).numpy()
+    numbers: NDArray[np.float64] = projected.numpy()
+    return numbers
+
+
+def sketch_of_projections(
+    projected: NDArray[np.float64], factors: NDArray[np.float64] | None = None
+) -> NDArray[np.float32]:
+    """:func:`sketch`, from what :func:`projected_rows` gave."""
+    import torch
+
+    from layerwatch.metrics.aligned import aligned
+
+    left = signs(len(projected), _ROWS_KEY).astype(np.float64)
+    if factors is not None:
+        left = left * factors
+    total = (aligned(left) @ torch.from_numpy(projected)).numpy()
     limit = np.finfo(np.float32).max
     return np.clip(total / SIZE, -limit, limit).astype(np.float32)
 

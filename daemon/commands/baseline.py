@@ -1,25 +1,25 @@
-"""``layerwatch baseline list|show|accept|pin|unpin``: which version others are judged against."""
+"""``layerwatch baseline list|show|versions|accept|pin|unpin``: which version others are judged against."""
 
 from __future__ import annotations
 
 import getpass
+import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from layerwatch.config.secrets import SecretError, redact_url
 from layerwatch.daemon.commands.local import settings_of
-from layerwatch.daemon.commands.run import CONFIG_OPTION, found_config
+from layerwatch.daemon.commands.run import CONFIG_OPTION
+from layerwatch.daemon.commands.stores import open_store, split_model, usage_error
 from layerwatch.daemon.gate.text import printable
 
 if TYPE_CHECKING:
     from layerwatch.daemon.store.database import Database
-    from layerwatch.daemon.store.records import BaselineRecord
+    from layerwatch.daemon.store.records import BaselineRecord, VersionRecord
 
 # The store's libraries are imported by the functions that use it: every other command would wait for them too.
 
@@ -55,7 +55,7 @@ def show(model: ModelArgument, config: Annotated[Path | None, CONFIG_OPTION] = N
     """Everything that was done to a model's baseline, latest first."""
     from layerwatch.daemon.store import baselines
 
-    registry, name = _split(model)
+    registry, name = split_model(model)
     with _store(config) as database, database.read() as connection:
         history = baselines.history(connection, registry, name)
     for record in history:
@@ -64,6 +64,26 @@ def show(model: ModelArgument, config: Annotated[Path | None, CONFIG_OPTION] = N
         typer.echo(
             "nothing was accepted or pinned: versions are judged against their parent or the model's history"
         )
+
+
+@app.command("versions")
+def versions_(model: ModelArgument, config: Annotated[Path | None, CONFIG_OPTION] = None) -> None:
+    """Every version of a model, newest first: its verdict, its declared parent, what it was judged against."""
+    from layerwatch.daemon.store import versions
+
+    registry, name = split_model(model)
+    with _store(config) as database, database.read() as connection:
+        rows = []
+        for record in reversed(versions.of_model(connection, registry, name)):
+            full = versions.get(connection, record.id)
+            rows.append(_version_cells(record, full.report if full else None))
+    if not rows:
+        usage_error(f"the store holds no version of {registry}/{printable(name)}")
+    heads = ("version", "verdict", "judged", "relation", "judged against", "")
+    widths = [max(len(row[place]) for row in (heads, *rows)) for place in range(len(heads))]
+    for row in (heads, *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        typer.echo("  ".join(cells).rstrip())
 
 
 @app.command()
@@ -76,8 +96,8 @@ def accept(
     """Call a version normal: it ends its alert about weights and is a baseline for those to come."""
     from layerwatch.daemon.store import baselines
 
-    registry, name = _split(model)
-    with _store(config) as database, database.write() as connection:
+    registry, name = split_model(model)
+    with _store(config, changed=True) as database, database.write() as connection:
         record = baselines.accept(connection, registry, name, version, _user(), reason, datetime.now(UTC))
     typer.echo(_line(record))
 
@@ -92,8 +112,8 @@ def pin(
     """Judge everything against this version until it is unpinned."""
     from layerwatch.daemon.store import baselines
 
-    registry, name = _split(model)
-    with _store(config) as database, database.write() as connection:
+    registry, name = split_model(model)
+    with _store(config, changed=True) as database, database.write() as connection:
         record = baselines.pin(connection, registry, name, version, _user(), reason, datetime.now(UTC))
     typer.echo(_line(record))
 
@@ -105,43 +125,14 @@ def unpin(
     """Take the pin off."""
     from layerwatch.daemon.store import baselines
 
-    registry, name = _split(model)
-    with _store(config) as database, database.write() as connection:
+    registry, name = split_model(model)
+    with _store(config, changed=True) as database, database.write() as connection:
         record = baselines.unpin(connection, registry, name, _user(), reason, datetime.now(UTC))
     typer.echo(_line(record))
 
 
-@contextmanager
-def _store(config: Path | None) -> Iterator[Database]:
-    """The configured store, which may be in use by a running daemon.
-
-    A wrong name, or a URL that cannot be read, ends the command with code 2, trouble with the store with code 1. No store is made.
-    """
-    from layerwatch.daemon.store.database import Database
-    from layerwatch.daemon.store.errors import StoreError, StoreReason
-    from layerwatch.daemon.storelocation import store_exists, store_url
-
-    try:
-        url = store_url(settings_of(config), found_config(config))
-    except SecretError as error:
-        typer.echo(f"store.url: {error.detail}", err=True)
-        raise typer.Exit(2) from None
-    if not store_exists(url):
-        typer.echo(
-            f"there is no store at {redact_url(url)}: run the daemon first, or name its configuration",
-            err=True,
-        )
-        raise typer.Exit(2)
-    try:
-        database = Database.open(url)
-        try:
-            yield database
-        finally:
-            database.close()
-    except StoreError as error:
-        usage = error.reason in (StoreReason.NOT_FOUND, StoreReason.NOTHING_PINNED)
-        typer.echo(error.detail if usage else f"layerwatch: {error}", err=True)
-        raise typer.Exit(2 if usage else 1) from None
+def _store(config: Path | None, *, changed: bool = False) -> AbstractContextManager[Database]:
+    return open_store(settings_of(config), config, changed=changed)
 
 
 def _user() -> str:
@@ -152,14 +143,31 @@ def _user() -> str:
         return f"uid {os.getuid()}"
 
 
-def _split(argument: str) -> tuple[str, str]:
-    registry, separator, model = argument.partition("/")
-    if not (separator and registry and model):
-        typer.echo(f"{argument}: must be REGISTRY/MODEL, for example prod/fraud", err=True)
-        raise typer.Exit(2)
-    return registry, model
-
-
 def _line(record: BaselineRecord) -> str:
     at = record.at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return f"{printable(record.version)} {record.kind} by {record.by} on {at}: {printable(record.reason)}"
+
+
+def _version_cells(record: VersionRecord, report: str | None) -> tuple[str, ...]:
+    lineage = record.lineage
+    relation = "-"
+    if lineage.parent is not None:
+        relation = f"{lineage.relation or 'derived'} from {lineage.parent}"
+    against = "-"
+    if report is not None:
+        baseline = json.loads(report).get("baseline")
+        against = f"{baseline['version']} ({baseline['chosen_by']})" if baseline else "nothing"
+    elif record.verdict is not None:
+        against = "no longer kept"
+    remark = "gone" if record.gone_at is not None else ""
+    if not record.current:
+        remark = "replaced by other bytes"
+    cells = (
+        record.key.version,
+        str(record.verdict) if record.verdict is not None else str(record.state),
+        record.judged_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC") if record.judged_at else "-",
+        relation,
+        against,
+        remark,
+    )
+    return tuple(printable(cell) for cell in cells)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Annotated
 
 import typer
@@ -22,6 +23,10 @@ def explain(
         if one.name == rule:
             typer.echo(f"{one.name}: {one.title}\n\n{one.explanation}")
             return
-    names = ", ".join(one.name for one in RULES)
-    typer.echo(f"there is no rule {rule!r}; there are: {names}", err=True)
+    names = [one.name for one in RULES]
+    near = get_close_matches(rule, names, n=3, cutoff=0.5)
+    if near:
+        typer.echo(f"there is no rule {rule!r}; did you mean {' or '.join(near)}?", err=True)
+    else:
+        typer.echo(f"there is no rule {rule!r}; there are: {', '.join(names)}", err=True)
     raise typer.Exit(2)

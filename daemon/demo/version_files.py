@@ -17,7 +17,7 @@ from layerwatch.daemon.demo.networks import NETWORKS
 from layerwatch.daemon.demo.safetensors_file import read_safetensors, write_safetensors
 from layerwatch.daemon.demo.story import Step
 from layerwatch.daemon.demo.training import accuracy
-from layerwatch.daemon.registries.directory import LINEAGE_FILE
+from layerwatch.daemon.registries.lineagefile import LINEAGE_FILE
 
 CHECKPOINT_FILE = "model.pt"
 SAFETENSORS_FILE = "model.safetensors"

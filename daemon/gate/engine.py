@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from layerwatch.config.settings import Settings
+from layerwatch.daemon.baselines import known_relation
 from layerwatch.daemon.scan.content import MeasuredContent, Progress, measure_content, unreadable_content
-from layerwatch.daemon.scan.executor import LocalExecutor
+from layerwatch.daemon.scan.executor import Executor, LocalExecutor
 from layerwatch.daemon.scan.messages import ScanRequest
 from layerwatch.daemon.store.records import ContentRecord
 from layerwatch.metrics.errors import UnreadableError
@@ -37,7 +38,7 @@ def examine_files(
     """The report of a model, against a baseline when one is given; element-wise comparison is exact.
 
     Args:
-        relation: how the model came from the baseline, for the report; None when not said.
+        relation: how the model came from the baseline; None when not said.
         progress: told ("baseline" or "model", progress) after each layer.
         keep: given everything that was measured, randomised spectra included; for plots.
     """
@@ -46,7 +47,7 @@ def examine_files(
     began = time.monotonic()
     try:
         executor.prepare()
-        measure = partial(_measure, executor, kept, keep is not None)
+        measure = partial(measure_file, executor, kept, keep is not None)
         before = measure(baseline, None, partial(progress, "baseline")) if baseline else None
         problem = before.content.file_problem if before else None
         # A baseline that could not be read is not opened again: its trouble is not the model's.
@@ -58,9 +59,11 @@ def examine_files(
     usable = before.content if before and problem is None else None
     if keep is not None:
         keep(content, usable, kept.get)
-    examination = examine(content, usable, kept.get, found.exact)
-    if problem is not None:
-        examination = replace(examination, baseline_problem=Problem(*problem))
+    examination = replace(
+        examine(content, usable, kept.get, found.exact),
+        baseline_problem=Problem(*problem) if problem is not None else None,
+        relation=known_relation(relation) if usable is not None else None,
+    )
     judgement = judge(examination, settings.rules)
     timings = {"measure_seconds": measured - began, "judge_seconds": time.monotonic() - measured}
     part = None
@@ -72,14 +75,20 @@ def examine_files(
     return build_report(_model_part(model, content), part, examination, judgement, skipped, timings)
 
 
-def _measure(
-    executor: LocalExecutor,
+def measure_file(
+    executor: Executor,
     kept: dict[str, Measurement],
     shuffled: bool,
     path: Path,
     baseline: Path | None,
     progress: Callable[[Progress], None],
 ) -> MeasuredContent:
+    """What is in a model, and how it differs from a baseline; one that cannot be examined is a result too.
+
+    Args:
+        kept: measurements by digest; new ones are added, and those that are there are not taken again.
+        shuffled: also take the spectra of the shuffled elements.
+    """
     fingerprint, size = "", 0
     try:
         manifest = build_manifest(path)

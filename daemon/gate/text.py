@@ -35,7 +35,11 @@ def print_table(report: Report, console: Console) -> None:
     compared = report.baseline is not None
     for title in ("layer", "kind", "shape"):
         table.add_column(title, overflow="fold")
-    for title in ("alpha", "D", "tail", "log norm", "stable rank", *(("change",) if compared else ())):
+    numbers = ["alpha", "D", "tail", "log norm", "stable rank"]
+    if compared:
+        numbers.insert(1, "before")
+        numbers.append("change")
+    for title in numbers:
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("fit")
     table.add_column("status")
@@ -124,6 +128,7 @@ def _cells(layer: LayerPart, compared: bool) -> list[Text]:
     ]
     if compared:
         change = layer.change
+        cells.insert(4, _number(change.alpha_baseline, 2) if change else "-")
         cells.append(_number(change.relative_change, 3) if change else "-")
     status = Text(str(layer.status), style=_STATUS_STYLE[layer.status])
     return [*map(Text, cells), Text((metrics.fit_status or "-").replace("_", " ")), status]

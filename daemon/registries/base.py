@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from layerwatch.metrics.manifest import Manifest
+from layerwatch.metrics.merge import MergeRecipe
 from layerwatch.metrics.relation import Relation
 
 
@@ -22,11 +23,15 @@ class DeclaredLineage:
         parent: name of a version of the same model.
         relation: how it came from the parent, or None when not said.
         source: where the declaration was read, for the report.
+        parents: for a merge, the versions that went into it, in the order of the recipe's weights.
+        recipe: how they were merged, as far as it is declared.
     """
 
     parent: str
     relation: Relation | None
     source: str
+    parents: tuple[str, ...] = ()
+    recipe: MergeRecipe | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,12 @@ A version may also be a single weight file in the model's folder. Names that beg
 ``.partial`` or ``~`` are invisible, so that a writer can prepare a version under such a name and rename it. A
 symbolic link inside a model's folder that leads to one of its versions is a ref; ``latest`` is the newest version
 unless a link of that name says otherwise. ``lineage.json`` in a version's folder declares its parent:
-``{"parent": "v1", "relation": "quantized"}``.
+``{"parent": "v1", "relation": "quantized"}`` (``lineagefile.py``).
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import re
@@ -22,6 +21,8 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import yaml
+
 from layerwatch.config.registries import DirectoryRegistrySettings
 from layerwatch.daemon.registries.base import (
     DeclaredLineage,
@@ -31,13 +32,17 @@ from layerwatch.daemon.registries.base import (
     RegistryReason,
     RegistryUnavailable,
 )
+from layerwatch.daemon.registries.lineagefile import (
+    LINEAGE_FILE,
+    MERGEKIT_FILE,
+    parse_lineage,
+    parse_mergekit,
+)
 from layerwatch.daemon.store.ordering import sort_key
 from layerwatch.metrics.errors import UnreadableError
 from layerwatch.metrics.manifest import WEIGHT_SUFFIXES, Manifest, build_manifest, weight_files
-from layerwatch.metrics.relation import Relation
 
 LATEST = "latest"
-LINEAGE_FILE = "lineage.json"
 _LINEAGE_LIMIT = 64 * 1024
 _CLOCK_SKEW = timedelta(seconds=60)
 """So far a file server's clock may be behind: only older change times are believed at the first sight."""
@@ -347,23 +352,33 @@ def _state_of(entry: Path) -> _State | None:
 def _read_lineage(folder: Path, remarks: list[str]) -> DeclaredLineage | None:
     path = folder / LINEAGE_FILE
     try:
-        declared = json.loads(_small_file(path))
-        parent, relation = declared["parent"], declared.get("relation")
-        unknown = sorted(set(declared) - {"parent", "relation"})
-        if unknown:
-            remarks.append(f"{path}: unknown key {unknown[0]!r} is ignored; known are parent and relation")
-        if not isinstance(parent, str) or not parent.strip():
-            raise TypeError("parent must be the name of a version")
-        parent.encode()
-        return DeclaredLineage(parent, Relation(relation) if relation is not None else None, LINEAGE_FILE)
+        lineage, unknown = parse_lineage(_small_file(path))
+        if unknown is not None:
+            remarks.append(
+                f"{path}: unknown key {unknown!r} is ignored; known are parent, relation, parents and recipe"
+            )
+        return lineage
     except FileNotFoundError:
-        return None
+        return _read_mergekit(folder / MERGEKIT_FILE, remarks)
     except OSError as error:
         remarks.append(f"{path}: cannot be read: {error.strerror}")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         remarks.append(
             f'{path}: not a lineage declaration ({error}); expected {{"parent": "v1", "relation": ...}}'
         )
+    return None
+
+
+def _read_mergekit(path: Path, remarks: list[str]) -> DeclaredLineage | None:
+    try:
+        return parse_mergekit(_small_file(path))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        remarks.append(f"{path}: cannot be read: {error.strerror}")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        remarks.append(f"{path}: its recipe is not used ({reason}); declare the merge in {LINEAGE_FILE}")
     return None
 
 

@@ -10,6 +10,7 @@ from layerwatch.daemon.scan.executor import Executor, ScanListener
 from layerwatch.daemon.scan.messages import ScanRequest
 from layerwatch.daemon.store.records import ContentRecord, SkippedTensor
 from layerwatch.metrics.change import AlignedChange
+from layerwatch.metrics.coupling import Coupling
 from layerwatch.metrics.errors import UnreadableError
 from layerwatch.metrics.layerentry import LayerEntry, entry_of, unexamined_entry
 from layerwatch.metrics.measured import MeasuredLayer
@@ -80,11 +81,13 @@ def measure_content(
 
     file_format = "unknown"
     skipped: tuple[SkippedTensor, ...] = ()
+    couplings: tuple[Coupling, ...] = ()
     problem: tuple[str, str] | None = None
     try:
         outcome = executor.scan(request, ScanListener(known, on_layer, on_plan))
         file_format = outcome.format
         skipped = tuple(SkippedTensor(one.name, one.reason) for one in outcome.skipped)
+        couplings = outcome.couplings
         if passing:
             # One layer that a fault of the file system hid must not be recorded as if it were the file's own.
             raise passing[0]
@@ -94,6 +97,7 @@ def measure_content(
             raise
         entries.clear()
         exact.clear()
+        couplings = ()
         problem = (str(error.reason), str(error))
     content = ContentRecord(
         fingerprint=fingerprint,
@@ -104,6 +108,7 @@ def measure_content(
         skipped=skipped,
         file_problem=problem,
         measure_seconds=time.monotonic() - began,
+        couplings=couplings,
     )
     return MeasuredContent(content, exact)
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from typing import IO, Any, Protocol, TypeVar
 
@@ -18,6 +18,7 @@ from layerwatch.config.scan import ScanSettings
 from layerwatch.daemon.scan import messages
 from layerwatch.daemon.scan.messages import ScanRequest
 from layerwatch.daemon.scan.worker import OUT_OF_MEMORY
+from layerwatch.metrics.coupling import Coupling
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.layers import Skipped
 from layerwatch.metrics.measured import MeasuredLayer
@@ -59,6 +60,7 @@ class ScanOutcome:
     format: str
     skipped: tuple[Skipped, ...]
     unexamined: tuple[UnexaminedFile, ...] = ()
+    couplings: tuple[Coupling, ...] = ()
 
 
 class Executor(Protocol):
@@ -241,6 +243,8 @@ class _Worker:
                     self._send({"known": listener.known(str(message.get("digest")))})
                 case "layer":
                     listener.on_layer(_parsed(messages.layer_of, message))
+                case "couplings" if outcome is not None:
+                    outcome = replace(outcome, couplings=_parsed(messages.couplings_of, message))
                 case "failed":
                     return _parsed(messages.error_of, message)
                 case "done" if outcome is not None:

@@ -1,7 +1,7 @@
 """The lines that daemon and scan worker exchange: JSON, one message a line, arrays as base64.
 
 Parent to worker: :class:`ScanRequest`, then one ``{"known": bool}`` per question. Worker to parent: ``plan``,
-then per layer ``known?`` and ``layer``, and at the end ``done`` or ``failed``. Nothing is pickled: the worker
+then per layer ``known?`` and ``layer``, then ``couplings``, and at the end ``done`` or ``failed``. Nothing is pickled: the worker
 handles untrusted files and is not trusted either.
 """
 
@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from layerwatch.metrics.change import AlignedChange, Method
+from layerwatch.metrics.coupling import Coupling, coupling_of, coupling_to_json
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.layers import Layer, LayerPlan, Skipped
 from layerwatch.metrics.measured import MeasuredLayer
 from layerwatch.metrics.measurement import ARRAYS, FitStatus, LayerKind, Measurement, SpectralNumbers
+from layerwatch.metrics.rowchange import RowChange
+from layerwatch.metrics.rowmatching import Axis, Reordering
+from layerwatch.metrics.storagefaults import StorageFault, StorageFaultKind
 from layerwatch.metrics.tensors import UnexaminedFile
 
 MAX_LINE = 256 * 1024 * 1024
@@ -36,11 +41,14 @@ class ScanRequest:
         path: file or directory to measure.
         baseline_path: a second one to compare with element by element, or None.
         shuffled: also take the spectra of the shuffled elements, for plots.
+        baseline_digests: what is known of the second one: digests by layer name. Its layers that are equal are then
+            not read.
     """
 
     path: str
     baseline_path: str | None = None
     shuffled: bool = False
+    baseline_digests: dict[str, str] = field(default_factory=dict)
 
 
 def encode(message: dict[str, Any]) -> bytes:
@@ -93,7 +101,7 @@ def layer_message(measured: MeasuredLayer) -> dict[str, Any]:
         "digest": measured.digest,
         "measurement": _measurement_to_json(measured.measurement) if measured.measurement else None,
         "problem": error_to_json(measured.problem) if measured.problem else None,
-        "exact": asdict(measured.exact) if measured.exact else None,
+        "exact": exact_to_json(measured.exact) if measured.exact else None,
     }
 
 
@@ -112,10 +120,53 @@ def layer_of(message: dict[str, Any]) -> MeasuredLayer:
         digest=_text_or_none(message["digest"]),
         measurement=_measurement_of(message["measurement"]) if message["measurement"] else None,
         problem=error_of(message["problem"]) if message["problem"] else None,
-        exact=AlignedChange(**{**_numbers(exact, "method"), "method": Method(exact["method"])})
-        if exact
-        else None,
+        exact=exact_of(exact) if exact else None,
     )
+
+
+def exact_to_json(exact: AlignedChange) -> dict[str, Any]:
+    """An element-wise comparison as data; kept in the store in this form too."""
+    return asdict(exact)
+
+
+def exact_of(data: dict[str, Any]) -> AlignedChange:
+    """The comparison of :func:`exact_to_json`; raises ValueError, LookupError or TypeError."""
+    values = _numbers(dict(data), "method", "rows", "fault")
+    values["method"] = Method(values["method"])
+    values["rows"] = None if values["rows"] is None else _rows_of(values["rows"])
+    values["fault"] = None if values["fault"] is None else _fault_of(values["fault"])
+    return AlignedChange(**values)
+
+
+def _rows_of(data: dict[str, Any]) -> RowChange:
+    values = _counts(_numbers(dict(data), "reordering"), "rows", "live_rows", "low_rows", "flipped_rows")
+    if values["reordering"] is not None:
+        found = _counts(_numbers(dict(values["reordering"]), "axis"), "moved", "examined", "matched")
+        values["reordering"] = Reordering(**{**found, "axis": Axis(found["axis"])})
+    return RowChange(**values)
+
+
+def _fault_of(data: dict[str, Any]) -> StorageFault:
+    values = _numbers(dict(data), "kind", "axis")
+    return StorageFault(**{**values, "kind": StorageFaultKind(values["kind"]), "axis": Axis(values["axis"])})
+
+
+def _counts(values: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The same values, after refusing anything but whole numbers from 0 on under the names."""
+    for name in names:
+        if type(values[name]) is not int or values[name] < 0:
+            raise TypeError(f"{name} must be a count")
+    return values
+
+
+def couplings_message(couplings: Sequence[Coupling]) -> dict[str, Any]:
+    """What the layers share; after the last of them."""
+    return {"type": "couplings", "couplings": [coupling_to_json(one) for one in couplings]}
+
+
+def couplings_of(message: dict[str, Any]) -> tuple[Coupling, ...]:
+    """The couplings of a ``couplings`` message; raises ValueError, LookupError or TypeError."""
+    return tuple(coupling_of(one) for one in message["couplings"])
 
 
 def error_to_json(error: UnreadableError) -> dict[str, Any]:

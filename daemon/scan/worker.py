@@ -92,12 +92,14 @@ def _scan(
 ) -> dict[str, object]:
     from layerwatch.daemon.scan.messages import (
         MEMORY_ADVICE,
+        couplings_message,
         decode,
         encode,
         error_to_json,
         layer_message,
         plan_message,
     )
+    from layerwatch.metrics.couplings import find_couplings
     from layerwatch.metrics.errors import UnreadableError, UnreadableReason
     from layerwatch.metrics.measure import measure_layers
     from layerwatch.metrics.openmodel import OpenModel
@@ -114,16 +116,24 @@ def _scan(
     def opened(path: str) -> OpenModel:
         return OpenModel(open_model(Path(path)), path)
 
+    def second(path: str) -> OpenModel | None:
+        """The baseline's trouble is its own, and told when it is measured."""
+        try:
+            return opened(path)
+        except (UnreadableError, OSError):
+            return None
+
     models: list[OpenModel] = []
     try:
         model = opened(request.path)
         models.append(model)
-        baseline = opened(request.baseline_path) if request.baseline_path else None
+        baseline = second(request.baseline_path) if request.baseline_path else None
         if baseline is not None:
             models.append(baseline)
         send(plan_message(model.plan, model.format))
-        for measured in measure_layers(model, known, baseline, options):
+        for measured in measure_layers(model, known, baseline, options, request.baseline_digests):
             send(layer_message(measured))
+        send(couplings_message(find_couplings(model)))
     except UnreadableError as error:
         return {"type": "failed", **error_to_json(error)}
     except (MemoryError, RuntimeError) as error:

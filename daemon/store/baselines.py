@@ -1,4 +1,4 @@
-"""Baselines chosen by people: accepted and pinned versions. The history only grows."""
+"""Chosen baselines: accepted and pinned versions. The history only grows."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from layerwatch.daemon.store.records import BaselineKind, BaselineRecord, Versio
 from layerwatch.daemon.store.versionrows import of_key
 
 _EVENTS = tables.baseline_events
+_ACCEPTED = (BaselineKind.ACCEPTED, BaselineKind.AUTO_ACCEPTED)
+
+AUTOMATIC = "layerwatch"
+"""Who accepts where no person does."""
 
 
 def accept(
@@ -23,6 +27,18 @@ def accept(
         StoreError: ``not_found`` when the model has no such version.
     """
     return _choose(connection, VersionKey(registry, model, version), BaselineKind.ACCEPTED, by, reason, now)
+
+
+def accept_automatically(
+    connection: sa.Connection, registry: str, model: str, version: str, reason: str, now: datetime
+) -> BaselineRecord:
+    """Make a version that passed the model's accepted baseline, without a person's word: it ends no alert.
+
+    Raises:
+        StoreError: ``not_found`` when the model has no such version.
+    """
+    key = VersionKey(registry, model, version)
+    return _choose(connection, key, BaselineKind.AUTO_ACCEPTED, AUTOMATIC, reason, now)
 
 
 def pin(
@@ -44,17 +60,36 @@ def unpin(
     Raises:
         StoreError: ``nothing_pinned``.
     """
-    pinned = _pinned(connection, registry, model)
-    if pinned is None:
+    chosen = pinned(connection, registry, model)
+    if chosen is None:
         raise StoreError(StoreReason.NOTHING_PINNED, f"no version of {registry}/{model} is pinned")
-    key = VersionKey(registry, model, pinned.version)
-    return _append(connection, key, BaselineKind.UNPINNED, by, reason, now, pinned.fingerprint)
+    key = VersionKey(registry, model, chosen.version)
+    return _append(connection, key, BaselineKind.UNPINNED, by, reason, now, chosen.fingerprint)
+
+
+def pinned(connection: sa.Connection, registry: str, model: str) -> BaselineRecord | None:
+    """The version that is pinned now, or None."""
+    latest = _latest(connection, registry, model, (BaselineKind.PINNED, BaselineKind.UNPINNED))
+    return latest if latest is not None and latest.kind is BaselineKind.PINNED else None
 
 
 def effective(connection: sa.Connection, registry: str, model: str) -> BaselineRecord | None:
-    """The version that people chose as the model's baseline: the pinned one, else the one accepted last."""
-    pinned = _pinned(connection, registry, model)
-    return pinned or _latest(connection, registry, model, (BaselineKind.ACCEPTED,))
+    """The version that was chosen as the model's baseline: the pinned one, else the one accepted last."""
+    return pinned(connection, registry, model) or _latest(connection, registry, model, _ACCEPTED)
+
+
+def accepted(connection: sa.Connection, registry: str, model: str) -> list[BaselineRecord]:
+    """What may count as the accepted version, best first.
+
+    Those that layerwatch accepted since a person last did, latest first, and then the one of that person.
+    """
+    found = []
+    for record in history(connection, registry, model):
+        if record.kind in _ACCEPTED:
+            found.append(record)
+        if record.kind is BaselineKind.ACCEPTED:
+            break
+    return found
 
 
 def history(connection: sa.Connection, registry: str, model: str) -> list[BaselineRecord]:
@@ -64,10 +99,11 @@ def history(connection: sa.Connection, registry: str, model: str) -> list[Baseli
 
 
 def in_use(connection: sa.Connection, registry: str, model: str) -> list[BaselineRecord]:
-    """The pinned and the last accepted version, as far as there are any."""
+    """The pinned version and those accepted last, by a person and by layerwatch, as far as there are any."""
     chosen = (
-        _pinned(connection, registry, model),
+        pinned(connection, registry, model),
         _latest(connection, registry, model, (BaselineKind.ACCEPTED,)),
+        _latest(connection, registry, model, (BaselineKind.AUTO_ACCEPTED,)),
     )
     return [record for record in chosen if record is not None]
 
@@ -85,8 +121,8 @@ def was_accepted(connection: sa.Connection, key: VersionKey, fingerprint: str) -
     )
     if connection.execute(accepted).first() is not None:
         return True
-    pinned = _pinned(connection, key.registry, key.model)
-    return pinned is not None and (pinned.version, pinned.fingerprint) == (key.version, fingerprint)
+    chosen = pinned(connection, key.registry, key.model)
+    return chosen is not None and (chosen.version, chosen.fingerprint) == (key.version, fingerprint)
 
 
 def _choose(
@@ -95,7 +131,8 @@ def _choose(
     fingerprint = connection.execute(sa.select(tables.versions.c.fingerprint).where(of_key(key))).scalar()
     if fingerprint is None:
         detail = (
-            f"{key.registry}/{key.model} has no version {key.version!r}; list its versions to find the name"
+            f"{key.registry}/{key.model} has no version {key.version!r}; layerwatch baseline versions "
+            f"{key.registry}/{key.model} lists them"
         )
         raise StoreError(StoreReason.NOT_FOUND, detail)
     return _append(connection, key, kind, by, reason, now, fingerprint)
@@ -123,11 +160,6 @@ def _append(
         )
     )
     return BaselineRecord(key.registry, key.model, key.version, kind, by, reason, now, fingerprint)
-
-
-def _pinned(connection: sa.Connection, registry: str, model: str) -> BaselineRecord | None:
-    latest = _latest(connection, registry, model, (BaselineKind.PINNED, BaselineKind.UNPINNED))
-    return latest if latest is not None and latest.kind is BaselineKind.PINNED else None
 
 
 def _latest(

@@ -8,11 +8,13 @@ import sqlalchemy as sa
 
 from layerwatch.daemon.store import tables
 from layerwatch.daemon.store.records import ContentRecord, SkippedTensor
+from layerwatch.metrics.coupling import coupling_of, coupling_to_json
 from layerwatch.metrics.layerentry import LayerEntry
 from layerwatch.metrics.measurement import LayerKind
 
 _CONTENTS = tables.contents
 _LAYERS = tables.content_layers
+_COUPLINGS = tables.content_couplings
 
 
 def save(connection: sa.Connection, content: ContentRecord, now: datetime) -> None:
@@ -52,6 +54,12 @@ def save(connection: sa.Connection, content: ContentRecord, now: datetime) -> No
                 for position, layer in enumerate(content.layers)
             ],
         )
+    if content.couplings:
+        connection.execute(
+            sa.insert(_COUPLINGS).values(
+                content_id=content_id, couplings=[coupling_to_json(one) for one in content.couplings]
+            )
+        )
 
 
 def load(connection: sa.Connection, fingerprint: str, metric_set: str) -> ContentRecord | None:
@@ -62,6 +70,9 @@ def load(connection: sa.Connection, fingerprint: str, metric_set: str) -> Conten
     layers = connection.execute(
         sa.select(_LAYERS).where(_LAYERS.c.content_id == row.id).order_by(_LAYERS.c.position)
     )
+    couplings = connection.execute(
+        sa.select(_COUPLINGS.c.couplings).where(_COUPLINGS.c.content_id == row.id)
+    ).scalar()
     return ContentRecord(
         fingerprint=row.fingerprint,
         metric_set=row.metric_set,
@@ -82,6 +93,7 @@ def load(connection: sa.Connection, fingerprint: str, metric_set: str) -> Conten
         skipped=tuple(SkippedTensor(name, reason) for name, reason in row.skipped),
         file_problem=None if row.problem_reason is None else (row.problem_reason, row.problem_detail),
         measure_seconds=row.measure_seconds,
+        couplings=tuple(coupling_of(one) for one in couplings or ()),
     )
 
 

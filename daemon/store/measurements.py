@@ -27,16 +27,36 @@ _ARRAYS = ("spectrum", "folded_spectrum", "row_norms", "column_norms", "sketch")
 _SCALARS = (
     "non_finite",
     "max_abs",
+    "min_value",
     "norm",
     "zero_share",
+    "zero_tail",
+    "constant",
+    "duplicate_rows",
+    "levels_per_row",
     "kurtosis",
     "farms_alpha",
     "traps",
     "largest_trap",
     "folded_by",
+    "row_concentration",
+    "channel_concentration",
     "fold_statistics_empty",
 )
-_FLOATS = frozenset({"max_abs", "norm", "zero_share", "kurtosis", "farms_alpha", "largest_trap"})
+_FLOATS = frozenset(
+    {
+        "max_abs",
+        "min_value",
+        "norm",
+        "zero_share",
+        "levels_per_row",
+        "kurtosis",
+        "farms_alpha",
+        "largest_trap",
+        "row_concentration",
+        "channel_concentration",
+    }
+)
 _SCALAR_COLUMNS = (_TABLE.c.digest, _TABLE.c.kind, _TABLE.c.shape, _TABLE.c.dtype, _TABLE.c.scalars)
 
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from layerwatch.metrics.coupling import Coupling
 from layerwatch.metrics.findings import Verdict
 from layerwatch.metrics.layerentry import LayerEntry
+from layerwatch.metrics.merge import MergeRecipe
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -36,12 +38,17 @@ class Lineage:
         relation: retrained, finetuned, quantized, pruned, distilled, merged, adapter; None when unknown.
         source: where this was read (card, config, tag, weights).
         confidence: 0..1.
+        parents: for a merge, what went into it, in the order of the recipe's weights: names of versions of the same
+            model, or model/version for another one of the same registry.
+        recipe: how they were merged, as far as it is declared.
     """
 
     parent: str | None = None
     relation: str | None = None
     source: str | None = None
     confidence: float | None = None
+    parents: tuple[str, ...] = ()
+    recipe: MergeRecipe | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,7 @@ class ContentRecord:
         layers: in file order.
         file_problem: (reason, detail) when the whole could not be examined, or None.
         measure_seconds: time the measuring took.
+        couplings: what the layers share.
     """
 
     fingerprint: str
@@ -116,6 +124,7 @@ class ContentRecord:
     skipped: tuple[SkippedTensor, ...]
     file_problem: tuple[str, str] | None
     measure_seconds: float
+    couplings: tuple[Coupling, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +138,13 @@ class RefRecord:
 
 
 class BaselineKind(StrEnum):
-    """What was done: a version accepted as normal, pinned until further notice, or the pin taken off."""
+    """What was done: a version accepted as normal, pinned until further notice, or the pin taken off.
+
+    ``accepted`` is a person's word and ends alerts; ``auto-accepted`` is layerwatch's own, for a version that passed.
+    """
 
     ACCEPTED = "accepted"
+    AUTO_ACCEPTED = "auto-accepted"
     PINNED = "pinned"
     UNPINNED = "unpinned"
 
@@ -142,7 +155,7 @@ class BaselineRecord:
 
     Attributes:
         version: name of the version; with ``unpinned`` the one that was pinned.
-        by: who did it.
+        by: who did it; ``layerwatch`` where nobody did.
         reason: why, in that person's words.
         fingerprint: of the bytes that were under this name then; bytes that replace them are not the baseline.
     """

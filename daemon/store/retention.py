@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from layerwatch.alerts.model import AlertPhase
-from layerwatch.daemon.store import baselines, tables
+from layerwatch.daemon.store import baselines, comparisons, merges, tables
 from layerwatch.daemon.store.chunks import chunks
 from layerwatch.daemon.store.records import VersionState
 from layerwatch.metrics.findings import Verdict
@@ -50,7 +50,7 @@ class Pruned:
     Attributes:
         reports: reports of versions whose rows stay.
         versions: rows of versions that are gone or superseded.
-        contents, measurements: no longer referenced.
+        contents, comparisons, measurements: no longer referenced.
         events: delivered long ago.
         deferred: True when a scan was running, which may be about to use any content or measurement: none was
             removed, and the next call will.
@@ -59,6 +59,7 @@ class Pruned:
     reports: int
     versions: int
     contents: int
+    comparisons: int
     measurements: int
     events: int
     deferred: bool
@@ -70,8 +71,8 @@ def prune(connection: sa.Connection, keep_versions: int, events_before: datetime
     Kept in full are, of every model: the last ``keep_versions`` revisions in natural order; those waiting for a
     scan or being scanned; the nearest passing version before any of these, which is what they are judged
     against; targets of refs; the pinned and the last accepted baseline; bytes that a firing alert is about; and
-    of all of these the declared parent and the revision they replaced. Alert states, baseline history and undelivered events are never
-    removed.
+    of all of these the declared parent, the versions of the model that they were merged from, and the revision they
+    replaced. Alert states, baseline history and undelivered events are never removed.
 
     Args:
         keep_versions: at least 1.
@@ -101,6 +102,7 @@ def prune(connection: sa.Connection, keep_versions: int, events_before: datetime
         reports=_drop_reports(connection, without_report),
         versions=_delete(connection, _VERSIONS, obsolete),
         contents=0 if deferred else _drop_contents(connection, kept_fingerprints),
+        comparisons=0 if deferred else comparisons.prune(connection),
         measurements=0 if deferred else _drop_measurements(connection),
         events=connection.execute(sa.delete(_OUTBOX).where(over)).rowcount,
         deferred=deferred,
@@ -147,11 +149,22 @@ def _kept(
             kept.add(row.id)
     # Judged against the declared parent, and told apart from the bytes it replaced.
     base = [row for row in rows if row.id in kept]
-    parents = {row.parent for row in base}
+    parents = {row.parent for row in base} | _merged_from(connection, [row.id for row in base])
     replaced = {(row.version, row.revision - 1) for row in base}
     kept.update(row.id for row in rows if row.is_current and row.version in parents)
     kept.update(row.id for row in rows if (row.version, row.revision) in replaced)
     return kept
+
+
+def _merged_from(connection: sa.Connection, version_ids: Collection[int]) -> set[str]:
+    names: set[str] = set()
+    for chunk in chunks(version_ids):
+        query = sa.select(tables.merges.c.declaration).where(tables.merges.c.version_id.in_(chunk))
+        for declaration in connection.execute(query).scalars():
+            recipe = merges.recipe_of(declaration)
+            names.update(merges.parents_of(declaration))
+            names.update([recipe.base] if recipe is not None and recipe.base is not None else [])
+    return names
 
 
 def _waits(row: sa.Row[Any]) -> bool:

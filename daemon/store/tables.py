@@ -62,6 +62,20 @@ sa.Index(
     postgresql_where=versions.c.is_current,
 )
 
+# Apart from the versions: few are merges, and a column behind the reports would be slow to read.
+merges = sa.Table(
+    "merges",
+    metadata,
+    sa.Column(
+        "version_id",
+        ROW_ID,
+        sa.ForeignKey("versions.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    sa.Column("declaration", JSON, nullable=False),
+)
+
 findings = sa.Table(
     "findings",
     metadata,
@@ -107,6 +121,19 @@ content_layers = sa.Table(
     sa.Index("ix_content_layers_digest", "digest"),
 )
 
+content_couplings = sa.Table(
+    "content_couplings",
+    metadata,
+    sa.Column(
+        "content_id",
+        ROW_ID,
+        sa.ForeignKey("contents.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    sa.Column("couplings", JSON, nullable=False),
+)
+
 measurements = sa.Table(
     "measurements",
     metadata,
@@ -124,6 +151,17 @@ measurements = sa.Table(
     sa.Column("row_norms", sa.LargeBinary),
     sa.Column("column_norms", sa.LargeBinary),
     sa.Column("sketch", sa.LargeBinary),
+)
+
+comparisons = sa.Table(
+    "comparisons",
+    metadata,
+    sa.Column("fingerprint", SafeText, primary_key=True),
+    sa.Column("baseline_fingerprint", SafeText, primary_key=True),
+    sa.Column("metric_set", SafeText, primary_key=True),
+    sa.Column("saved_at", UtcTimestamp, nullable=False),
+    # JSON text as the scan process sends it: numbers that are not finite come back as they were.
+    sa.Column("layers", SafeText, nullable=False),
 )
 
 refs = sa.Table(

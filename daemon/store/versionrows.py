@@ -6,14 +6,22 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from layerwatch.daemon.store import tables
+from layerwatch.daemon.store import merges, tables
 from layerwatch.daemon.store.errors import StoreError, StoreReason
 from layerwatch.daemon.store.records import Lineage, VersionKey, VersionRecord, VersionState
 from layerwatch.metrics.findings import Verdict
 
 _VERSIONS = tables.versions
 
-LISTED = tuple(column for column in _VERSIONS.c if column.name not in ("report", "sort_key"))
+_MERGE = (
+    sa.select(tables.merges.c.declaration)
+    .where(tables.merges.c.version_id == _VERSIONS.c.id)
+    .correlate(_VERSIONS)
+    .scalar_subquery()
+    .label("merge")
+)
+
+LISTED = (*(column for column in _VERSIONS.c if column.name not in ("report", "sort_key")), _MERGE)
 """The columns of a list: everything but the report, which is large."""
 
 WITH_REPORT = (*LISTED, _VERSIONS.c.report)
@@ -32,7 +40,14 @@ def to_record(row: sa.Row[Any]) -> VersionRecord:
         previous_fingerprint=row.previous_fingerprint,
         source_path=row.source_path,
         order_key=row.order_key,
-        lineage=Lineage(row.parent, row.relation, row.lineage_source, row.lineage_confidence),
+        lineage=Lineage(
+            row.parent,
+            row.relation,
+            row.lineage_source,
+            row.lineage_confidence,
+            merges.parents_of(row.merge),
+            merges.recipe_of(row.merge),
+        ),
         state=VersionState(row.state),
         attempts=row.attempts,
         not_before=row.not_before,

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from layerwatch.daemon.store import tables
+from layerwatch.daemon.store import merges, tables
 from layerwatch.daemon.store.ordering import sort_key
 from layerwatch.daemon.store.queue import (
     claim_next,
@@ -24,6 +24,7 @@ from layerwatch.daemon.store.versionrows import LISTED, PRESENT, WITH_REPORT, of
 from layerwatch.metrics.findings import Verdict
 
 __all__ = [
+    "all_models",
     "claim_next",
     "counts_by_state",
     "current",
@@ -34,6 +35,8 @@ __all__ = [
     "list_versions",
     "mark_gone",
     "models",
+    "of_model",
+    "passing_before",
     "previous_passing",
     "previous_revision",
     "record_verdict",
@@ -73,7 +76,7 @@ def register(
             connection.execute(
                 sa.update(_VERSIONS).where(_VERSIONS.c.id == known.id).values(is_current=False)
             )
-        connection.execute(
+        inserted = connection.execute(
             sa.insert(_VERSIONS).values(
                 registry=key.registry,
                 model=key.model,
@@ -92,6 +95,8 @@ def register(
                 discovered_at=now,
             )
         )
+        assert inserted.inserted_primary_key is not None
+        merges.save(connection, inserted.inserted_primary_key[0], lineage)
     registered = current(connection, key)
     assert registered is not None
     return registered
@@ -171,10 +176,10 @@ def models(connection: sa.Connection) -> list[tuple[str, str]]:
     return [(registry, model) for registry, model in connection.execute(query)]
 
 
-def previous_passing(
-    connection: sa.Connection, registry: str, model: str, order_key: str
-) -> VersionRecord | None:
-    """The nearest version before ``order_key`` whose verdict is pass or warn, without its report, or None.
+def passing_before(
+    connection: sa.Connection, registry: str, model: str, order_key: str, limit: int
+) -> list[VersionRecord]:
+    """The versions before ``order_key`` whose verdict is pass or warn, nearest first, without their reports.
 
     A version that is gone counts: its measurements are still there. One that waits for a rescan does not.
     """
@@ -189,10 +194,34 @@ def previous_passing(
             _VERSIONS.c.sort_key < sort_key(order_key),
         )
         .order_by(_VERSIONS.c.sort_key.desc(), _VERSIONS.c.id.desc())
-        .limit(1)
+        .limit(limit)
     )
-    row = connection.execute(query).first()
-    return None if row is None else to_record(row)
+    return [to_record(row) for row in connection.execute(query)]
+
+
+def previous_passing(
+    connection: sa.Connection, registry: str, model: str, order_key: str
+) -> VersionRecord | None:
+    """The nearest of `passing_before`, or None."""
+    nearest = passing_before(connection, registry, model, order_key, limit=1)
+    return nearest[0] if nearest else None
+
+
+def of_model(connection: sa.Connection, registry: str, model: str) -> list[VersionRecord]:
+    """Every revision of every version of a model, in natural order, without their reports."""
+    query = (
+        sa.select(*LISTED)
+        .where(_VERSIONS.c.registry == registry, _VERSIONS.c.model == model)
+        .order_by(_VERSIONS.c.sort_key, _VERSIONS.c.id)
+    )
+    return [to_record(row) for row in connection.execute(query)]
+
+
+def all_models(connection: sa.Connection) -> list[tuple[str, str]]:
+    """(registry, model) of every model that the store remembers, also of one that is gone, sorted."""
+    columns = (_VERSIONS.c.registry, _VERSIONS.c.model)
+    query = sa.select(*columns).distinct().order_by(*columns)
+    return [(registry, model) for registry, model in connection.execute(query)]
 
 
 def mark_gone(connection: sa.Connection, registry: str, model: str, version: str, now: datetime) -> bool:
@@ -220,6 +249,8 @@ def _follow_registry(
         .where(_VERSIONS.c.id == known.id)
         .values(gone_at=None, source_path=source_path, token=token, **_lineage_columns(followed))
     )
+    if followed != known.lineage:
+        merges.save(connection, known.id, followed)
 
 
 def _lineage_columns(lineage: Lineage) -> dict[str, str | float | None]:

@@ -24,6 +24,8 @@ class Rule:
             "Cannot see:"; plain text, shown by ``explain``.
         needs_baseline: the runner skips the rule where there is none.
         check: the rule itself; reads its thresholds from its section of the settings.
+        is_statistical: it weighs how far a number moved, so that the alarm budget decides from which strength on it
+            may page; False for facts, such as a missing number.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Rule:
     explanation: str
     needs_baseline: bool
     check: Check
+    is_statistical: bool = False
 
     @property
     def likely_cause(self) -> str:

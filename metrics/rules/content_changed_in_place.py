@@ -49,6 +49,9 @@ The fingerprint (sha256 over the manifest of weight files) is compared with the 
 same registry, model and version. Information only when the earlier bytes could not be read: then the version
 was most likely still being written.
 
+Likely cause: a job that overwrote a published version instead of making a new one, or a disk or a mirror that serves
+damaged bytes.
+
 What to do: find out who wrote it; publish changes as a new version. Accepting the version as baseline
 (layerwatch baseline accept) does not silence this finding; publishing a new version does.
 

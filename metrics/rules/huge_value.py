@@ -8,6 +8,7 @@ from layerwatch.config.rules import RulesSettings
 from layerwatch.metrics.examination import Context, Examination, Regime
 from layerwatch.metrics.findings import Finding, RuleGroup, Severity
 from layerwatch.metrics.rules.base import Rule
+from layerwatch.metrics.statisticgrowth import explained_growth, growth_in_front
 
 
 def check(examination: Examination, context: Context, rules: RulesSettings) -> Iterator[Finding]:
@@ -16,6 +17,7 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
     # Running variances move by factors of 100 in long healthy fine-tunes; the batch norm divides them out.
     if context.regime is not Regime.ALIGNED and layer_severity is Severity.CRITICAL:
         vector_severity = Severity.WARNING
+    growth = growth_in_front(examination)
     for layers, limit, severity in (
         (examination.layers, settings.limit, layer_severity),
         (examination.vectors, settings.vector_limit, vector_severity),
@@ -23,6 +25,8 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
         for layer in layers:
             change = layer.change
             if change is None or change.max_abs_ratio is None or change.max_abs_ratio <= limit:
+                continue
+            if change.max_abs_ratio / explained_growth(layer, growth) <= limit:
                 continue
             largest = layer.measurement.max_abs if layer.measurement else None
             yield Finding(
@@ -50,8 +54,11 @@ One flipped exponent bit, a wrong scale or a diverging step leaves a weight many
 baseline's layer, and that weight then drowns the others.
 
 Compares the largest absolute value with the baseline's, BatchNorm taken into account: more than 8 times for a
-layer, 30 times for a 1-D tensor (running variances move more). For a 1-D tensor it is a warning instead of
+layer, 30 times for a 1-D tensor (running variances move more; what the weights in front of the batch norm explain is
+divided out). For a 1-D tensor it is a warning instead of
 critical after a long fine-tune or a retrain from another seed.
+
+Likely cause: a flipped bit in memory or on disk, a scale applied twice, or a training step that diverged.
 
 What to do: compare the layer with the parent's; a single element points to a damaged file or memory, a whole
 layer to a wrong scale.
@@ -59,4 +66,5 @@ layer to a wrong scale.
 Cannot see: a large value where the baseline already had one.""",
     needs_baseline=True,
     check=check,
+    is_statistical=True,
 )

@@ -63,6 +63,8 @@ A weight that is NaN or infinite turns every output that it touches into NaN. On
 Looks at every floating tensor, biases and normalisation vectors included. Needs no baseline. A layer whose float64
 weights lie beyond about 1e150, or below 1e-150, counts too: their squares are infinite or zero.
 
+Likely cause: an overflow in half precision, or a division by a scale or a variance of zero.
+
 What to do: find the step that produced it (an overflow in half precision, a division by a zero scale, a
 diverged training run, a damaged file) and restore the layer from the parent version.
 

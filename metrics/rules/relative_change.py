@@ -61,9 +61,13 @@ of at most 12 %; with both files at hand (layerwatch gate) it is exact.
 Applies only while most layers still point the same way as the baseline's; after a retrain from another seed
 nothing is aligned and the spectral rules take over.
 
+Likely cause: a conversion or a merge that went wrong in this layer alone: a scale, a mask, a wrong tensor under the
+name.
+
 What to do: look at which step touched this layer alone: a wrong scale, a swapped file, a failed merge.
 
 Cannot see: damage below 0.35 in one layer, and damage that hits all layers alike.""",
     needs_baseline=True,
     check=check,
+    is_statistical=True,
 )

@@ -51,9 +51,12 @@ RULE = Rule(
 A quantisation scale read wrongly, applied twice or lost multiplies a whole layer: its direction stays
 (cosine above 0.95), its norm moves by more than 10^0.45 = 2.8 times against the model's median.
 
+Likely cause: a quantisation scale that was lost, applied twice or read in another unit.
+
 What to do: check the scale of this layer in the export; compare it with the parent's.
 
 Cannot see: a wrong scale that all layers share (it is the median), and scales per row that average out.""",
     needs_baseline=True,
     check=check,
+    is_statistical=True,
 )

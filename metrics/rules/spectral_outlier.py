@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from layerwatch.config.rules import RulesSettings
-from layerwatch.metrics.examination import Context, Examination, Regime
+from layerwatch.config.rules import RulesSettings, SpectralOutlierSettings
+from layerwatch.metrics.examination import Context, Examination, ExaminedLayer, Regime
 from layerwatch.metrics.findings import Finding, RuleGroup, Severity
+from layerwatch.metrics.measurement import LayerKind
 from layerwatch.metrics.rules.base import Rule
+
+_FEW_EIGENVALUES = 32
 
 
 def check(examination: Examination, context: Context, rules: RulesSettings) -> Iterator[Finding]:
     settings = rules.spectral_outlier
     if context.regime is Regime.NONE:
         return
-    wide = context.regime.is_wide
-    base = settings.wide_severity_limit if wide else settings.severity_limit
-    times = settings.wide_times_median if wide else settings.times_median
     for layer in examination.layers:
         value = context.severities.get(layer.name)
         change = layer.change
         around = context.severity_around(layer.name)
-        limit = max(base, times * around)
+        limit = _limit(layer, context.regime, around, settings)
         if value is None or change is None or change.emptied or value < limit:
             continue
         yield Finding(
@@ -48,6 +48,18 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
         )
 
 
+def _limit(layer: ExaminedLayer, regime: Regime, around: float, settings: SpectralOutlierSettings) -> float:
+    if regime.is_wide or (regime is Regime.UNALIGNED and _differs_by_seed(layer)):
+        return max(settings.wide_severity_limit, settings.wide_times_median * around)
+    return max(settings.severity_limit, settings.times_median * around)
+
+
+def _differs_by_seed(layer: ExaminedLayer) -> bool:
+    """Embeddings keep much of their random start, and few eigenvalues scatter widely."""
+    eigenvalues = layer.change.num_eigenvalues if layer.change else 0
+    return layer.kind is LayerKind.EMBEDDING or eigenvalues < _FEW_EIGENVALUES
+
+
 RULE = Rule(
     name="spectral_outlier",
     group=RuleGroup.WEIGHTS,
@@ -58,9 +70,10 @@ largest of seven moves of its spectrum, each divided by the largest healthy one:
 largest eigenvalue 0.35, stable rank 0.15, effective rank 0.08, kurtosis 0.55, KS distance of the mean-normalised
 eigenvalues 0.15 (or what chance gives for its size), rank loss 20 %.
 
-Critical at 1 and 3 times the model's median; at 5 and 6 times the median after a long fine-tune or a retrain
-that shifted every spectrum, where the effective rank counts in units of 0.20. Where the model has a calm history
-of four versions or more, a number that moves further by itself counts in units of five standard deviations.
+Critical at 1 and 3 times the model's median; at 5 and 6 times after a long fine-tune or a retrain that shifted every
+spectrum, where the effective rank counts in units of 0.20, and for embeddings and layers with fewer than 32 eigenvalues
+after any retrain from another seed. Where the model has a calm history of four versions or more, a number that moves
+further by itself counts in units of five standard deviations.
 
 Likely cause: rank that was lost in a factorisation or a clipping, one giant element or row, a layer that was
 re-initialised, or a scale that was read wrongly.
@@ -70,4 +83,5 @@ What to do: open the spectrum: a collapsed tail is lost rank, a lone spike one g
 Cannot see: permuted rows or columns, sign flips and transposes. They leave every singular value as it is.""",
     needs_baseline=True,
     check=check,
+    is_statistical=True,
 )

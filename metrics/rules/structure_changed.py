@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from layerwatch.config.rules import RulesSettings
+from layerwatch.metrics.adapters import is_adapter_factor
 from layerwatch.metrics.examination import Context, Examination
 from layerwatch.metrics.findings import Finding, RuleGroup, Severity
 from layerwatch.metrics.rules.base import Rule
@@ -15,7 +16,7 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
     if examination.problem is not None:
         # A file that cannot be read has no layers at all; saying that each is missing would hide the reason.
         return
-    for missing in examination.missing:
+    for missing in () if _is_adapter_on_its_base(examination) else examination.missing:
         yield Finding(
             RULE.name,
             RULE.group,
@@ -48,6 +49,16 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
             )
 
 
+def _is_adapter_on_its_base(examination: Examination) -> bool:
+    """Whether the version holds factors of an adapter only, and the baseline none: it replaces no layer."""
+    return (
+        bool(examination.layers)
+        and all(is_adapter_factor(layer.name) for layer in examination.layers)
+        and not any(layer.baseline is not None for layer in examination.layers)
+        and not any(is_adapter_factor(missing.name) for missing in examination.missing)
+    )
+
+
 def _text(shape: tuple[int, ...]) -> str:
     return "x".join(str(side) for side in shape) or "1"
 
@@ -60,7 +71,8 @@ RULE = Rule(
 A version that lacks a layer of its baseline was exported incompletely, or is another network.
 
 A missing layer is critical, a changed shape a warning (channels were removed, a vocabulary grew), an added
-layer information. Layers are matched by name.
+layer information. Layers are matched by name. An adapter held against its base model lacks nothing: it is added to
+the base's layers (adapter_wrong_base checks that it fits them).
 
 Likely cause: an export that stopped early or left shards out, or another architecture under the same name.
 

@@ -55,6 +55,8 @@ more. It is information and may be raised to a warning, never to critical: in a 
 known function alpha was the weakest serious signal (1 % weight noise moved some layer's alpha by 28.8; absolute
 limits of 2 and 6 fire on 66 to 94 % of healthy versions).
 
+Likely cause: further training, or noise in the weights; often nothing but the choice of where the tail begins.
+
 What to do: read it beside the other numbers and its own fit status.
 
 Cannot see: most defects; permutations, sign flips and scales leave alpha exactly as it is.""",

@@ -47,6 +47,8 @@ that cannot be undone, was not examined. Silence about it would look like health
 
 Switching this rule off, or lowering its severity, hides the finding but never turns "undecided" into "pass".
 
+Likely cause: a transfer that broke off, a file still being written, or a format that no reader here knows.
+
 What to do: the finding names file, tensor and reason. Publish the file again, raise scan.memory_limit or
 scan.timeout, or convert the format.""",
     needs_baseline=False,

@@ -115,12 +115,12 @@ DEFECTS: dict[str, tuple[Callable[[Values], Values], str]] = {
     "zeroed": (np.zeros_like, "emptied_layer"),
     "times 10": (lambda weights: weights * 10, "scaled"),
     "times 0.1": (lambda weights: weights * 0.1, "scaled"),
-    "re-initialised": (reinitialised, "relative_change"),
+    "re-initialised": (reinitialised, "replaced"),
     "flipped bit, x 2^20": (with_flipped_bits, "huge_value"),
     "flipped top exponent bit": (with_flipped_top_bit, "huge_value"),
     "10 % of the rows zeroed": (with_zero_rows, "zero_rows"),
-    "signs flipped": (lambda weights: -weights, "relative_change"),
-    "rows permuted": (lambda weights: weights[::-1], "relative_change"),
+    "signs flipped": (lambda weights: -weights, "sign_flipped"),
+    "rows permuted": (lambda weights: weights[::-1], "permuted"),
 }
 
 

@@ -7,10 +7,15 @@ from typing import Any
 
 from layerwatch.config.rules import RulesSettings
 from layerwatch.metrics.change import AlignedChange, Change, Method
+from layerwatch.metrics.coupling import Coupling, CouplingKind, Side
 from layerwatch.metrics.examination import Examination, ExaminedLayer, Problem, context_of
 from layerwatch.metrics.findings import Finding
 from layerwatch.metrics.measurement import FitStatus, LayerKind, Measurement, SpectralNumbers
+from layerwatch.metrics.outline import OutlineChange
+from layerwatch.metrics.rowchange import RowChange
+from layerwatch.metrics.rowmatching import Axis, Reordering
 from layerwatch.metrics.rules import RULES, Rule
+from layerwatch.metrics.storagefaults import StorageFault, StorageFaultKind
 
 SHAPE = (64, 64)
 
@@ -59,6 +64,47 @@ def aligned(relative_change: float = 0.05, cosine: float | None = 0.999, **other
     """Element-wise numbers of a light fine-tune."""
     values: dict[str, Any] = {"error": 0.0, "method": Method.EXACT}
     return AlignedChange(relative_change=relative_change, cosine=cosine, **(values | other))
+
+
+def row_change(**other: Any) -> RowChange:
+    """What both weights of a lightly fine-tuned layer tell row by row."""
+    values: dict[str, Any] = {
+        "rows": 64,
+        "live_rows": 64,
+        "low_rows": 0,
+        "flipped_rows": 0,
+        "row_norm_ratio": 1.02,
+        "rescaled_row": 3,
+        "reordering": None,
+        "transposed_cosine": None,
+        "spectral_change": 0.06,
+        "noise_ratio": 3.0,
+        "residual_kurtosis": 3.5,
+        "gain": 1.0,
+        "relative_perpendicular": 0.05,
+    }
+    return RowChange(**(values | other))
+
+
+def reordering(**other: Any) -> Reordering:
+    """All rows found at another place."""
+    values: dict[str, Any] = {"axis": Axis.ROWS, "moved": 64, "examined": 64, "matched": 64, "block": None}
+    return Reordering(**(values | other))
+
+
+def storage_fault(kind: StorageFaultKind = StorageFaultKind.ZERO_POINT, **other: Any) -> StorageFault:
+    """A fault of storage in groups of 32."""
+    values: dict[str, Any] = {"axis": Axis.COLUMNS, "group": 32, "explained": 0.92}
+    return StorageFault(kind=kind, **(values | other))
+
+
+def outline(**other: Any) -> OutlineChange:
+    """An outline that kept everything."""
+    values: dict[str, Any] = dict.fromkeys(
+        ("rows", "columns", "sorted_rows", "sorted_columns", "spectrum"), 0.0
+    )
+    values |= {"exchanged": None, "folded": False, "concentrations": None, "exchanged_concentrations": None}
+    return OutlineChange(**(values | other))
 
 
 def change(**other: Any) -> Change:
@@ -128,6 +174,12 @@ def examination(*layers: ExaminedLayer, **other: Any) -> Examination:
         "has_baseline": True,
     }
     return Examination(**(values | other))
+
+
+def coupling(kind: CouplingKind, value: float, *layers: str, **other: Any) -> Coupling:
+    """A coupling between the outputs of layers, over 64 units."""
+    values: dict[str, Any] = {"units": 64, "sides": (Side.OUTPUTS,) * len(layers)}
+    return Coupling(kind, layers, value, **(values | other))
 
 
 def among_healthy(*layers: ExaminedLayer, **other: Any) -> Examination:

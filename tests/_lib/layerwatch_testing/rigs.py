@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection
 
 from layerwatch.alerts.receivers.log import LogReceiver
+from layerwatch.config.baselines import BaselinesSettings
 from layerwatch.config.rules import RulesSettings
 from layerwatch.config.scan import ScanSettings
 from layerwatch.daemon.alerting import AlertPolicy
@@ -84,7 +85,7 @@ class CountingExecutor:
     """An executor that remembers what it scanned and which layers it measured.
 
     Attributes:
-        scanned: paths, in order.
+        scanned: paths, in order; compared: those of the baselines given with them, or None.
         measured: layers of which a new measurement was taken, by scan.
         before, during: called before each scan, and at each layer of it.
     """
@@ -92,12 +93,14 @@ class CountingExecutor:
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self.scanned: list[str] = []
+        self.compared: list[str | None] = []
         self.measured: list[list[str]] = []
         self.before: Callable[[], None] = lambda: None
         self.during: Callable[[], None] = lambda: None
 
     def scan(self, request: ScanRequest, listener: ScanListener) -> ScanOutcome:
         self.scanned.append(request.path)
+        self.compared.append(request.baseline_path)
         self.measured.append([])
         self.before()
 
@@ -140,6 +143,7 @@ class Rig:
         self.registries: dict[str, Registry] = {"reg": self.registry}
         self.scan = ScanSettings()
         self.rules = RulesSettings()
+        self.baselines = BaselinesSettings()
         self.policy = POLICY
         self.work = 0
         self.changes = 0
@@ -150,7 +154,7 @@ class Rig:
             database,
             self.registries.get,
             self.executor,
-            lambda: PipelineSettings(self.scan, self.rules),
+            lambda: PipelineSettings(self.scan, self.rules, self.baselines),
             self._judged,
             self.telemetry,
             self.clock,

@@ -13,6 +13,7 @@ from layerwatch.config.alerts import (
     RouteSettings,
     WebhookReceiverSettings,
 )
+from layerwatch.config.baselines import BaselinesSettings
 from layerwatch.config.registries import DirectoryRegistrySettings
 from layerwatch.config.rules import RulesSettings, SpectralDivisors, TailExponentSettings
 from layerwatch.config.scan import ScanSettings
@@ -164,16 +165,25 @@ def test_the_default_thresholds_are_those_of_the_study() -> None:
     assert (rules.tail_exponent.sigmas, rules.tail_exponent.min_eigenvalues) == (4.0, 50)
 
 
-def test_the_default_severities_are_critical_but_for_four() -> None:
+def sections() -> list[str]:
+    return [name for name in RulesSettings.model_fields if hasattr(getattr(RulesSettings(), name), "enabled")]
+
+
+def test_the_default_severities_are_critical_but_for_those_that_ask_for_a_look() -> None:
     rules = RulesSettings()
-    severities = {name: getattr(rules, name).severity for name in RulesSettings.model_fields}
-    assert severities == dict.fromkeys(severities, "critical") | {
-        "unreadable": "warning",
+    severities = {name: getattr(rules, name).severity for name in sections()}
+    warnings = {
+        *("unreadable", "merge_sign_conflict", "adapter_no_op", "noise_like", "uniform_scaling", "label_noise"),
+        "model_wide_shift",
+    }
+    assert severities == dict.fromkeys(severities, "critical") | dict.fromkeys(warnings, "warning") | {
         "tail_exponent": "info",
+        "new_traps": "info",
+        "permuted_copy": "info",
     }
     assert rules.structure_changed.changed_shape_severity == "warning"
     assert rules.structure_changed.added_layer_severity == "info"
-    assert all(getattr(rules, name).enabled for name in RulesSettings.model_fields)
+    assert all(getattr(rules, name).enabled for name in sections())
 
 
 def test_alpha_alone_cannot_be_made_critical() -> None:
@@ -254,3 +264,17 @@ def test_settings_are_immutable_and_comparable() -> None:
     assert hash(settings) == hash(Settings())
     with pytest.raises(ValidationError, match="frozen"):
         settings.scan.workers = 5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("value", [0, -1, 1001, float("inf"), True, "few"])
+def test_the_alarm_budget_is_a_number_of_versions_in_a_thousand(value: object) -> None:
+    assert RulesSettings().false_alarms_per_1000_versions == 2.0
+    with pytest.raises(ValidationError):
+        RulesSettings.model_validate({"false_alarms_per_1000_versions": value})
+
+
+def test_versions_are_accepted_by_themselves_only_where_it_is_asked_for_and_only_on_a_pass() -> None:
+    assert BaselinesSettings().accept == "never"
+    assert BaselinesSettings(accept="pass").accept == "pass"
+    with pytest.raises(ValidationError):
+        BaselinesSettings.model_validate({"accept": "warn"})

@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from layerwatch.daemon.baselines import BaselineChoice, choose_baseline
+from layerwatch.config.baselines import BaselinesSettings
+from layerwatch.daemon.baselines import BaselineChoice, accept_if_passing, choose_baseline, known_relation
 from layerwatch.daemon.store import baselines, versions
 from layerwatch.daemon.store.database import Database
-from layerwatch.daemon.store.records import Lineage
+from layerwatch.daemon.store.records import BaselineKind, BaselineRecord, Lineage, VersionRecord
 from layerwatch.metrics.findings import Verdict
+from layerwatch.metrics.relation import Relation
 from storetools import NOW, judged, registered
 
 NOT_HEALTHY = (Verdict.FAIL, Verdict.UNDECIDED)
@@ -166,3 +168,108 @@ def test_a_baseline_that_is_no_longer_in_the_registry_still_serves(database: Dat
         judged(connection, "v1")
         versions.mark_gone(connection, "r", "m", "v1", NOW)
         assert shown(chosen(connection, "v2")) == ("v1", "history")
+
+
+# Accepted automatically
+
+
+def auto(
+    connection: sa.Connection, version: VersionRecord, verdict: Verdict = Verdict.PASS, when: str = "pass"
+) -> BaselineRecord | None:
+    """Tell that a version was just judged."""
+    settings = BaselinesSettings.model_validate({"accept": when})
+    return accept_if_passing(connection, version, verdict, "v0", settings, NOW)
+
+
+def test_a_version_that_passes_is_accepted_by_layerwatch_with_the_reason(database: Database) -> None:
+    with database.write() as connection:
+        record = auto(connection, judged(connection, "v1"))
+        assert record is not None
+        assert (record.kind, record.by) == (BaselineKind.AUTO_ACCEPTED, "layerwatch")
+        assert record.reason == "verdict pass against v0"
+        judged(connection, "v2", Verdict.WARN)
+        assert shown(chosen(connection, "v3")) == ("v1", "accepted automatically")
+
+
+@pytest.mark.parametrize("verdict", [Verdict.WARN, *NOT_HEALTHY])
+def test_nothing_but_a_pass_is_accepted(database: Database, verdict: Verdict) -> None:
+    with database.write() as connection:
+        assert auto(connection, judged(connection, "v1", verdict), verdict) is None
+        assert baselines.history(connection, "r", "m") == []
+
+
+def test_without_the_setting_nothing_is_accepted(database: Database) -> None:
+    with database.write() as connection:
+        assert auto(connection, judged(connection, "v1"), when="never") is None
+
+
+def test_judging_a_version_again_does_not_accept_it_twice(database: Database) -> None:
+    with database.write() as connection:
+        version = judged(connection, "v1")
+        assert auto(connection, version) is not None
+        assert auto(connection, version) is None
+
+
+def test_a_rescan_of_an_old_version_does_not_take_the_baseline_back(database: Database) -> None:
+    with database.write() as connection:
+        old = judged(connection, "v1")
+        auto(connection, judged(connection, "v2"))
+        assert auto(connection, old) is None
+        assert shown(chosen(connection, "v3")) == ("v2", "accepted automatically")
+
+
+def test_what_a_person_accepted_later_goes_before(database: Database) -> None:
+    with database.write() as connection:
+        judged(connection, "v1")
+        auto(connection, judged(connection, "v2"))
+        accept(connection, "v1")
+        assert shown(chosen(connection, "v3")) == ("v1", "accepted")
+
+
+def test_a_later_pass_goes_before_what_a_person_accepted(database: Database) -> None:
+    with database.write() as connection:
+        judged(connection, "v1")
+        accept(connection, "v1")
+        auto(connection, judged(connection, "v2"))
+        assert shown(chosen(connection, "v3")) == ("v2", "accepted automatically")
+
+
+def test_an_automatic_baseline_that_fails_later_is_passed_over_for_the_one_before(database: Database) -> None:
+    with database.write() as connection:
+        auto(connection, judged(connection, "v1"))
+        second = judged(connection, "v2")
+        auto(connection, second)
+        versions.reopen(connection, second.id)
+        versions.record_verdict(connection, second.id, Verdict.FAIL, "{}", [], NOW)
+        assert shown(chosen(connection, "v3")) == ("v1", "accepted automatically")
+
+
+def test_an_automatic_baseline_serves_no_version_before_it(database: Database) -> None:
+    with database.write() as connection:
+        judged(connection, "v1")
+        old = judged(connection, "v2")
+        auto(connection, judged(connection, "v9"))
+        assert shown(choose_baseline(connection, old)) == ("v1", "history")
+
+
+def test_an_automatic_acceptance_is_nobodys_word_that_a_broken_version_is_normal(database: Database) -> None:
+    with database.write() as connection:
+        version = judged(connection, "v1")
+        auto(connection, version)
+        assert not baselines.was_accepted(connection, version.key, version.fingerprint)
+        accept(connection, "v1")
+        assert baselines.was_accepted(connection, version.key, version.fingerprint)
+
+
+def test_an_automatic_baseline_counts_as_history_when_it_is_lost(database: Database) -> None:
+    with database.write() as connection:
+        auto(connection, judged(connection, "v1"))
+        choice = chosen(connection, "v2")
+        assert choice is not None
+        assert choice.is_history
+
+
+def test_a_relation_of_another_release_is_none_that_the_rules_know() -> None:
+    assert known_relation("quantized") is Relation.QUANTIZED
+    assert known_relation("rejuvenated") is None
+    assert known_relation(None) is None

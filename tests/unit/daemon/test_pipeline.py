@@ -14,6 +14,8 @@ import pytest
 import sqlalchemy as sa
 
 from layerwatch.alerts.model import AlertPhase
+from layerwatch.config.baselines import BaselinesSettings
+from layerwatch.config.rules import RulesSettings
 from layerwatch.config.scan import ScanSettings
 from layerwatch.daemon.pipeline import Interrupted
 from layerwatch.daemon.scan.executor import LocalExecutor, WorkerStartError
@@ -22,8 +24,11 @@ from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.errors import StoreError, StoreReason
 from layerwatch.daemon.store.records import VersionState
 from layerwatch.metrics.errors import UnreadableReason
+from layerwatch.metrics.examination import Examination
 from layerwatch.metrics.findings import LayerStatus, RuleGroup, Severity, Verdict
+from layerwatch.metrics.judge import Judgement, judge
 from layerwatch.metrics.measurement import METRIC_SET
+from layerwatch.metrics.relation import Relation
 from layerwatch_testing import processes
 from layerwatch_testing.networks import (
     finetuned,
@@ -175,7 +180,7 @@ def test_a_baseline_whose_measurements_are_lost_is_measured_again(rig: Rig, worl
         connection.execute(sa.delete(tables.contents))
     world.publish("m", "v2", with_wrong_scale(network()))
     rig.cycle()
-    assert [path.rpartition("/")[2] for path in rig.executor.scanned] == ["v1", "v2", "v1"]
+    assert [path.rpartition("/")[2] for path in rig.executor.scanned] == ["v1", "v1", "v2"]
     assert rig.version("m", "v2").verdict is Verdict.FAIL
 
 
@@ -197,6 +202,64 @@ def test_a_baseline_that_is_lost_leaves_a_version_undecided_if_a_person_chose_it
     if not accepted:
         assert rig.report("m", "v2").baseline is None
         assert any("no baseline" in spot for spot in rig.report("m", "v2").blind_spots)
+
+
+def test_a_store_of_an_older_metric_set_is_measured_anew_and_never_compared_with(
+    rig: Rig, world: DirectoryWorld
+) -> None:
+    world.publish("m", "v1", network())
+    rig.cycle()
+    with rig.database.write() as connection:
+        connection.execute(sa.update(tables.contents).values(metric_set="1"))
+        connection.execute(sa.update(tables.measurements).values(metric_set="1"))
+    world.publish("m", "v2", with_wrong_scale(network()))
+    rig.cycle()
+    assert [path.rpartition("/")[2] for path in rig.executor.scanned] == ["v1", "v1", "v2"]
+    # Equal layers are found equal by the new measurement of the baseline, not by the old one.
+    assert sorted(rig.executor.measured[1]) == sorted(rig.executor.measured[0])
+    assert rig.version("m", "v2").verdict is Verdict.FAIL
+    baseline = rig.report("m", "v2").baseline
+    assert baseline is not None
+    assert baseline.version == "v1"
+
+
+def test_a_version_that_passes_becomes_the_baseline_where_that_is_asked_for(
+    rig: Rig, world: DirectoryWorld
+) -> None:
+    rig.baselines = BaselinesSettings(accept="pass")
+    world.publish("m", "v1", network())
+    world.publish("m", "v2", finetuned(network()))
+    world.publish("m", "v3", with_wrong_scale(finetuned(network())))
+    world.publish("m", "v4", finetuned(network(), seed=4))
+    rig.cycle()
+    with rig.database.read() as connection:
+        events = baselines.history(connection, "reg", "m")
+    assert [(one.version, one.by, one.reason) for one in events] == [
+        ("v4", "layerwatch", "verdict pass against v2"),
+        ("v2", "layerwatch", "verdict pass against v1"),
+        ("v1", "layerwatch", "verdict pass, without a baseline"),
+    ]
+    baseline = rig.report("m", "v4").baseline
+    assert baseline is not None
+    assert (baseline.version, baseline.chosen_by) == ("v2", "accepted automatically")
+    assert firing(rig) == set()
+
+
+def test_the_declared_relation_reaches_the_rules(
+    rig: Rig, world: DirectoryWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Relation | None] = []
+
+    def remember(examination: Examination, settings: RulesSettings) -> Judgement:
+        seen.append(examination.relation)
+        return judge(examination, settings)
+
+    monkeypatch.setattr(JUDGE, remember)
+    world.publish("m", "v1", network())
+    world.publish("m", "v2", finetuned(network()), lineage=b'{"parent": "v1", "relation": "quantized"}')
+    world.publish("m", "v3", finetuned(network(), seed=3))
+    rig.cycle()
+    assert seen == [None, Relation.QUANTIZED, None]
 
 
 # Failures that may pass

@@ -14,16 +14,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from layerwatch.metrics.change import (
-    LIVE_ROW_SHARE,
     AlignedChange,
     Change,
     Method,
     compare_layer,
     esd_distance,
     exact_change,
+    scatter_of_norms,
 )
 from layerwatch.metrics.measure import measure_layers
 from layerwatch.metrics.measurement import Measurement
+from layerwatch.metrics.rowchange import LIVE_SHARE
 from layerwatch_testing.memoryreader import opened
 
 Values = NDArray[Any]
@@ -132,7 +133,23 @@ def test_exact_numbers_are_preferred_to_estimated_ones() -> None:
     new, old = weights(1), weights(2)
     truth = exact(new, old)
 
-    assert compare_layer(measured(new), measured(old), truth).aligned is truth
+    found = compare_layer(measured(new), measured(old), truth).aligned
+
+    assert found is not None
+    assert dataclasses.replace(found, sketched_noise_ratio=None) == truth
+    # Told alike whether both weights are at hand or not.
+    estimated = compare_layer(measured(new), measured(old)).aligned
+    assert estimated is not None
+    assert found.sketched_noise_ratio == estimated.sketched_noise_ratio
+
+
+def test_the_norms_of_rows_scatter_where_rows_have_scales_of_their_own() -> None:
+    old = weights(1)
+    scales = np.exp(np.random.default_rng(5).normal(0.0, 0.2, len(old)))[:, None]
+
+    assert changed(3.0 * old, old).row_norm_scatter == pytest.approx(0.0, abs=1e-6)
+    assert changed((scales * old).astype(np.float32), old).row_norm_scatter == pytest.approx(0.2, rel=0.25)
+    assert scatter_of_norms(np.ones(7, np.float32), np.ones(7, np.float32)) is None
 
 
 def test_the_same_bytes_are_identical_without_any_estimate() -> None:
@@ -222,8 +239,8 @@ def test_rows_that_were_dead_or_nearly_so_before_are_not_counted() -> None:
     old = weights(1)
     old[0] = 0.0
     # Norms are near sqrt(80); a row counts as live above a fifth of the median.
-    old[1] *= 0.9 * LIVE_ROW_SHARE
-    old[2] *= 1.3 * LIVE_ROW_SHARE
+    old[1] *= 0.9 * LIVE_SHARE
+    old[2] *= 1.3 * LIVE_SHARE
     new = old.copy()
     new[:3] = 0.0
 

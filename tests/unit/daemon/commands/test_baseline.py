@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from layerwatch.daemon.commands.baseline import app
 from layerwatch_testing.daemons import write_config
+from layerwatch_testing.networks import network
+from layerwatch_testing.registryworlds import DirectoryWorld
+from layerwatch_testing.rigs import Rig
+
+Call = Callable[..., Result]
 
 
 def test_a_store_url_in_a_variable_that_is_not_set_is_a_usage_error_with_its_name(
@@ -28,3 +34,51 @@ def test_the_query_of_a_store_url_is_not_printed(tmp_path: Path, monkeypatch: py
     assert result.exit_code == 2
     assert "there is no store at" in result.output
     assert "hidden" not in result.output
+
+
+def cells(result: Result) -> list[list[str]]:
+    """The lines of a table; its cells stand two spaces apart or more."""
+    return [
+        [cell.strip() for cell in line.split("  ") if cell.strip()] for line in result.stdout.splitlines()
+    ]
+
+
+def test_the_versions_are_listed_newest_first_with_what_they_were_judged_against(
+    config: Path, call: Call
+) -> None:
+    result = call("baseline", "versions", "reg/m", "--config", config)
+    assert result.exit_code == 0, result.output
+    head, *rows = cells(result)
+    assert head == ["version", "verdict", "judged", "relation", "judged against"]
+    assert [[row[0], row[1], *row[3:]] for row in rows] == [
+        ["v3", "fail", "quantized from v2", "v2 (parent)"],
+        ["v2", "pass", "-", "v1 (history)"],
+        ["v1", "pass", "-", "nothing"],
+    ]
+
+
+def test_replaced_and_vanished_versions_are_listed_as_such(
+    config: Path, call: Call, rig: Rig, world: DirectoryWorld
+) -> None:
+    world.publish("m", "v1", network(5))
+    world.remove("m", "v2")
+    rig.cycle()
+    _, *rows = cells(call("baseline", "versions", "reg/m", "--config", config))
+    remarks = {(row[0], row[1]): row[-1] for row in rows}
+    assert remarks[("v2", "pass")] == "gone"
+    assert remarks[("v1", "pass")] == "replaced by other bytes"
+    assert remarks[("v1", "fail")] == "nothing"
+
+
+def test_a_model_that_the_store_does_not_hold_has_no_versions(config: Path, call: Call) -> None:
+    result = call("baseline", "versions", "reg/other", "--config", config)
+    assert result.exit_code == 2
+    assert result.stderr == "the store holds no version of reg/other\n"
+
+
+def test_accepting_a_version_that_is_not_there_names_the_command_that_lists_them(
+    config: Path, call: Call
+) -> None:
+    result = call("baseline", "accept", "reg/m", "v9", "--reason", "typo", "--config", config)
+    assert result.exit_code == 2
+    assert "layerwatch baseline versions reg/m lists them" in result.stderr

@@ -127,8 +127,8 @@ def test_the_table_lists_every_layer_the_findings_and_the_verdict() -> None:
     lines = table(report_of(among_healthy(broken))).splitlines()
 
     assert lines[0].split() == [
-        *("layer", "kind", "shape", "alpha", "D", "tail", "log", "norm", "stable", "rank", "change", "fit"),
-        "status",
+        *("layer", "kind", "shape", "alpha", "before", "D", "tail", "log", "norm", "stable", "rank"),
+        *("change", "fit", "status"),
     ]
     assert lines[1].split() == [
         *(
@@ -137,6 +137,7 @@ def test_the_table_lists_every_layer_the_findings_and_the_verdict() -> None:
             "64x64",
             "3.00",
             "±0.40",
+            "3.00",
             "0.080",
             "25/64",
             "1.80",

@@ -26,6 +26,7 @@ from layerwatch.daemon.scan.messages import ScanRequest
 from layerwatch.metrics.change import Method
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.measured import MeasuredLayer
+from layerwatch_testing.coupled import couplings_of, mlp
 from layerwatch_testing.models import write_safetensors
 from layerwatch_testing.processes import MIB, children, environment, is_alive
 
@@ -186,6 +187,16 @@ def test_a_worker_killed_in_the_middle_of_a_scan_is_told_and_the_next_scan_works
     again = Heard()
     fresh.scan(ScanRequest(str(model)), again.listener())
     assert len(again.layers) == 3
+
+
+def test_a_scan_tells_what_the_layers_share(warm: LocalExecutor, tmp_path: Path) -> None:
+    state = mlp()
+    path = write_safetensors(tmp_path / "mlp.safetensors", dict(state))
+
+    outcome = warm.scan(ScanRequest(str(path)), Heard().listener())
+
+    assert outcome.couplings
+    assert outcome.couplings == couplings_of(state)
 
 
 def test_a_worker_killed_while_it_had_nothing_to_do_costs_no_scan(fresh: LocalExecutor, model: Path) -> None:

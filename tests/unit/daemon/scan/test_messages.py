@@ -15,11 +15,16 @@ from hypothesis.extra import numpy as hnp
 
 from layerwatch.daemon.scan import messages
 from layerwatch.metrics.change import AlignedChange, Method
+from layerwatch.metrics.coupling import Coupling, CouplingKind, Side
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.layers import Layer, LayerPlan, Skipped
 from layerwatch.metrics.measured import MeasuredLayer
 from layerwatch.metrics.measurement import FitStatus, LayerKind, Measurement, SpectralNumbers
+from layerwatch.metrics.rowchange import RowChange
+from layerwatch.metrics.rowmatching import Axis, Reordering
+from layerwatch.metrics.storagefaults import StorageFault, StorageFaultKind
 from layerwatch.metrics.tensors import UnexaminedFile
+from layerwatch_testing.examinations import reordering, row_change, storage_fault
 
 names = st.text(max_size=30)
 shapes = st.lists(st.integers(0, 2**40), max_size=4).map(tuple)
@@ -65,8 +70,13 @@ measurements = st.builds(
     dtype=names,
     non_finite=counts,
     max_abs=numbers,
+    min_value=numbers,
     norm=numbers,
     zero_share=numbers,
+    zero_tail=counts,
+    constant=st.booleans(),
+    duplicate_rows=st.none() | counts,
+    levels_per_row=maybe,
     kurtosis=maybe,
     farms_alpha=maybe,
     traps=st.none() | counts,
@@ -83,8 +93,47 @@ measurements = st.builds(
     sketch=vectors,
 )
 errors = st.builds(UnreadableError, st.sampled_from(UnreadableReason), names, names, st.none() | names)
+small = st.integers(0, 2**40)
+reorderings = st.builds(
+    Reordering,
+    axis=st.sampled_from(Axis),
+    moved=small,
+    examined=small,
+    matched=small,
+    block=st.none() | small,
+)
+row_changes = st.builds(
+    RowChange,
+    rows=small,
+    live_rows=small,
+    low_rows=small,
+    flipped_rows=small,
+    row_norm_ratio=maybe,
+    rescaled_row=st.none() | small,
+    reordering=st.none() | reorderings,
+    transposed_cosine=maybe,
+    spectral_change=maybe,
+    noise_ratio=maybe,
+    residual_kurtosis=maybe,
+    gain=maybe,
+    relative_perpendicular=maybe,
+)
+faults = st.builds(
+    StorageFault,
+    kind=st.sampled_from(StorageFaultKind),
+    axis=st.sampled_from(Axis),
+    group=st.none() | small,
+    explained=numbers,
+    spread=maybe,
+)
 aligned = st.builds(
-    AlignedChange, relative_change=maybe, cosine=maybe, error=numbers, method=st.sampled_from(Method)
+    AlignedChange,
+    relative_change=maybe,
+    cosine=maybe,
+    error=numbers,
+    method=st.sampled_from(Method),
+    rows=st.none() | row_changes,
+    fault=st.none() | faults,
 )
 layers = st.builds(
     Layer, name=names, tensor=names, kind=st.sampled_from(LayerKind), shape=shapes, dtype=names
@@ -236,6 +285,37 @@ def test_a_measurement_with_a_value_of_the_wrong_type_is_refused(key: str, value
         messages.layer_of(message)
 
 
+@pytest.mark.parametrize(
+    ("place", "key", "value"),
+    [
+        ("rows", "low_rows", 1.5),
+        ("rows", "low_rows", -1),
+        ("rows", "low_rows", True),
+        ("rows", "gain", "1"),
+        ("rows", "reordering", 3),
+        ("rows", "unknown", 1),
+        ("reordering", "axis", "diagonal"),
+        ("reordering", "matched", None),
+        ("fault", "kind", "rust"),
+        ("fault", "explained", "most"),
+        ("fault", "group", [32]),
+    ],
+)
+def test_a_comparison_with_a_foreign_value_is_refused(place: str, key: str, value: object) -> None:
+    rows = row_change(reordering=reordering())
+    exact = AlignedChange(1.4, 0.0, 0.0, Method.EXACT, rows=rows, fault=storage_fault())
+    layer = Layer("fc", "fc.weight", LayerKind.LINEAR, (4, 3), "F32")
+    message = json.loads(
+        messages.encode(messages.layer_message(MeasuredLayer(layer, "d", None, None, exact)))
+    )
+    assert messages.layer_of(message).exact == exact
+    found = message["exact"]["rows"]["reordering"] if place == "reordering" else message["exact"][place]
+    found[key] = value
+
+    with pytest.raises(REFUSALS):
+        messages.layer_of(message)
+
+
 NUMBERS = [one.name for one in fields(SpectralNumbers) if one.name != "fit_status"]
 
 
@@ -253,3 +333,29 @@ def test_a_spectral_number_that_is_text_is_refused(name: str) -> None:
 
     with pytest.raises(REFUSALS):
         messages.layer_of(message)
+
+
+couplings = st.builds(
+    Coupling,
+    kind=st.sampled_from(CouplingKind),
+    layers=st.just(("a", "b")),
+    value=st.floats(allow_nan=False, allow_infinity=False),
+    slope=st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    units=counts,
+    sides=st.tuples(st.sampled_from(Side), st.sampled_from(Side)),
+    part=names,
+    profile=st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=5).map(tuple),
+)
+
+
+@given(st.lists(couplings, max_size=4))
+def test_couplings_survive_the_pipe(found: list[Coupling]) -> None:
+    message = messages.decode(messages.encode(messages.couplings_message(found)))
+    assert message["type"] == "couplings"
+    assert messages.couplings_of(message) == tuple(found)
+
+
+@pytest.mark.parametrize("couplings", [None, 3, [{}], [None], [{"kind": "units"}]])
+def test_what_are_no_couplings_is_refused(couplings: object) -> None:
+    with pytest.raises(REFUSALS):
+        messages.couplings_of({"couplings": couplings})

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from layerwatch.daemon.store import contents, tables
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.records import ContentRecord, SkippedTensor
+from layerwatch.metrics.coupling import Coupling, CouplingKind, Side
 from layerwatch.metrics.layerentry import LayerEntry
 from layerwatch.metrics.measurement import METRIC_SET, LayerKind
 from storetools import NOW, content
@@ -69,3 +70,25 @@ def test_a_hostile_layer_name_is_kept_in_a_form_that_any_database_takes(database
         loaded = contents.load(connection, "f", METRIC_SET)
     assert loaded is not None
     assert loaded.layers[0].name == "a\\ud800\\x00b\u2028\U0001f600"
+
+
+def test_couplings_come_back_as_they_were(database: Database) -> None:
+    statistics = Coupling(
+        CouplingKind.BATCHNORM_STATISTICS,
+        ("conv", "bn.running_mean"),
+        0.97,
+        1.25,
+        64,
+        (Side.OUTPUTS, Side.VECTOR),
+        "estimated",
+    )
+    profile = Coupling(
+        CouplingKind.INPUT_MEANING, ("fc\u2028",), 0.1, None, 3, (Side.INPUTS,), "", (0.6, -0.8, 1e-30)
+    )
+    coupled = replace(_FULL, couplings=(statistics, profile))
+    with database.write() as connection:
+        contents.save(connection, coupled, NOW)
+        assert contents.load(connection, "f", METRIC_SET) == coupled
+        contents.save(connection, _FULL, NOW)
+        assert contents.load(connection, "f", METRIC_SET) == _FULL
+        assert connection.execute(sa.select(tables.content_couplings)).all() == []

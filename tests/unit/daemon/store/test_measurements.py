@@ -52,8 +52,13 @@ def _measurements(draw: st.DrawFn) -> Measurement:
         dtype=draw(_NAMES),
         non_finite=draw(_COUNTS),
         max_abs=draw(_FLOATS),
+        min_value=draw(_FLOATS),
         norm=draw(_FLOATS),
         zero_share=draw(_FLOATS),
+        zero_tail=draw(_COUNTS),
+        constant=draw(st.booleans()),
+        duplicate_rows=draw(st.none() | _COUNTS),
+        levels_per_row=draw(st.none() | _FLOATS),
         kurtosis=draw(st.none() | _FLOATS),
         farms_alpha=draw(st.none() | _FLOATS),
         traps=draw(st.none() | _COUNTS),
@@ -163,6 +168,26 @@ def test_measurements_of_another_metric_set_do_not_mix(
         assert measurements.load_scalars(connection, ["d"]) == {}
         measurements.save(connection, measurement("d", seed=2), NOW)
         assert _bits(measurements.load(connection, "d")) == _bits(measurement("d", seed=2))
+
+
+def test_a_database_that_holds_measurements_of_metric_set_2_goes_on_working(database: Database) -> None:
+    # What set 2 knew; set 3 counts more in the elements.
+    new = ("min_value", "zero_tail", "constant", "duplicate_rows", "levels_per_row")
+    with database.write() as connection:
+        measurements.save(connection, measurement("d", seed=1), NOW)
+        row = connection.execute(sa.select(tables.measurements)).mappings().one()
+        scalars = {name: value for name, value in row["scalars"].items() if name not in new}
+        connection.execute(sa.update(tables.measurements).values(metric_set="2", scalars=scalars))
+        assert not measurements.known(connection, "d")
+        assert measurements.load(connection, "d") is None
+        assert measurements.load_scalars(connection, ["d"]) == {}
+
+        measurements.save(connection, measurement("d", seed=2), NOW)
+
+        assert measurements.known(connection, "d")
+        assert _bits(measurements.load(connection, "d")) == _bits(measurement("d", seed=2))
+        kept = connection.execute(sa.select(tables.measurements.c.metric_set)).scalars().all()
+    assert sorted(kept) == ["2", METRIC_SET]
 
 
 def test_scalars_of_more_digests_than_fit_into_one_statement(database: Database) -> None:

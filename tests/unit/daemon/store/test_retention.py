@@ -19,9 +19,10 @@ from layerwatch.daemon.store.records import Lineage, VersionKey, VersionRecord
 from layerwatch.daemon.store.retention import Pruned, prune
 from layerwatch.metrics.findings import Verdict
 from layerwatch.metrics.measurement import METRIC_SET
+from layerwatch.metrics.merge import MergeMethod, MergeRecipe
 from storetools import NOW, content, firing, judged, later, measurement, new_database, registered
 
-_NOTHING = Pruned(reports=0, versions=0, contents=0, measurements=0, events=0, deferred=False)
+_NOTHING = Pruned(reports=0, versions=0, contents=0, comparisons=0, measurements=0, events=0, deferred=False)
 
 
 def _measured(connection: sa.Connection, *records: VersionRecord, shared: Iterable[str] = ()) -> None:
@@ -116,6 +117,18 @@ def test_what_people_and_refs_name_is_kept(database: Database) -> None:
         # 1 was accepted before 2; 8 is what 9 is judged against.
         assert _whole(connection, records) == ["2", "3", "5", "8", "9"]
         assert len(baselines.history(connection, "r", "m")) == 3
+
+
+def test_what_a_kept_version_was_merged_from_is_kept(database: Database) -> None:
+    recipe = MergeRecipe(MergeMethod.TASK_ARITHMETIC, (1.0, 1.0), "2")
+    with database.write() as connection:
+        records = [judged(connection, str(number)) for number in range(1, 8)]
+        merged = Lineage("2", "merged", "lineage.json", 1.0, ("3", "4"), recipe)
+        records.append(judged(connection, "8", lineage=merged))
+        _measured(connection, *records)
+        prune(connection, 1, NOW)
+        # 7 is the nearest passing version before 8.
+        assert _whole(connection, records) == ["2", "3", "4", "7", "8"]
 
 
 def test_the_declared_parent_of_a_kept_version_is_kept_but_not_its_whole_ancestry(database: Database) -> None:

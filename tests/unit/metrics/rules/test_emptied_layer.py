@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -92,3 +93,51 @@ def test_the_severity_comes_from_the_settings(severity: str) -> None:
     (finding,) = findings_of(RULE, among_healthy(emptied()), settings(RULE, severity=severity))
 
     assert finding.severity == severity
+
+
+def test_what_feeds_nothing_but_a_removed_branch_belongs_to_it() -> None:
+    end = emptied(measurement=zeros(folded_by="layer1.0.bn2", fold_statistics_empty=True))
+    branch = replace(end, name="layer1.0.conv2")
+    partner = replace(emptied(measurement=zeros(folded_by="layer1.0.bn1")), name="layer1.0.conv1")
+    gain = vector("layer1.0.bn2.weight", LayerKind.NORM, measurement=zeros(shape=(64,)))
+    elsewhere = replace(partner, name="layer1.1.conv1")
+
+    findings = findings_of(RULE, among_healthy(partner, branch, elsewhere, gain))
+
+    assert {finding.layer: finding.severity for finding in findings} == {
+        "layer1.0.conv1": Severity.INFO,
+        "layer1.0.conv2": Severity.INFO,
+        "layer1.0.bn2.weight": Severity.INFO,
+        "layer1.1.conv1": Severity.CRITICAL,
+    }
+    assert "belongs to the removed branch that ends in layer1.0.conv2" in findings[0].message
+
+
+def test_a_layer_emptied_after_training_takes_nobody_with_it() -> None:
+    # The statistics behind it still tell of the outputs that it had.
+    end = replace(emptied(measurement=zeros(folded_by="layer1.0.bn2")), name="layer1.0.conv2")
+    partner = replace(emptied(measurement=zeros(folded_by="layer1.0.bn1")), name="layer1.0.conv1")
+
+    findings = findings_of(RULE, among_healthy(partner, end))
+
+    assert {finding.severity for finding in findings} == {Severity.CRITICAL}
+
+
+@pytest.mark.parametrize("name", ["q.lora_B.weight", "q.lora_up.weight", "e.lora_embedding_B"])
+def test_the_second_factor_of_an_adapter_is_zero_before_training(name: str) -> None:
+    fresh = new_layer(name, measurement=zeros())
+
+    (finding,) = findings_of(RULE, examination(fresh, has_baseline=False))
+
+    assert finding.severity is Severity.INFO
+    assert "before its training" in finding.message
+
+
+def test_a_first_factor_of_zeros_and_a_second_one_that_was_alive_are_critical() -> None:
+    first = new_layer("q.lora_A.weight", measurement=zeros())
+    second = replace(emptied(), name="q.lora_B.weight")
+
+    findings = findings_of(RULE, among_healthy(first, second))
+
+    assert {finding.severity for finding in findings} == {Severity.CRITICAL}
+    assert len(findings) == 2

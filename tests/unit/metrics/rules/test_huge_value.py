@@ -14,6 +14,7 @@ from layerwatch_testing.examinations import (
     examination,
     findings_of,
     layer,
+    measurement,
     new_layer,
     settings,
     vector,
@@ -75,3 +76,13 @@ def test_limits_and_severity_come_from_the_settings() -> None:
     (finding,) = findings_of(RULE, with_vector(3.5), rules)
     assert finding.severity is Severity.WARNING
     assert finding.evidence["limit"] == 3
+
+
+def test_a_running_variance_that_grew_with_the_weights_in_front_is_healthy() -> None:
+    growing = layer(
+        "conv1", measurement=measurement(norm=48.0, folded_by="bn1"), baseline=measurement(norm=8.0)
+    )
+    variance = vector("bn1.running_var", LayerKind.STATISTIC, change=change(max_abs_ratio=99.0))
+
+    assert findings_of(RULE, among_healthy(growing, variance)) == []
+    assert [finding.layer for finding in findings_of(RULE, among_healthy(variance))] == ["bn1.running_var"]

@@ -8,6 +8,7 @@ import pytest
 
 from layerwatch.metrics.examination import Examination, ExaminedLayer
 from layerwatch.metrics.findings import Severity
+from layerwatch.metrics.measurement import LayerKind
 from layerwatch_testing.examinations import (
     aligned,
     among_healthy,
@@ -57,6 +58,24 @@ def test_the_limit_is_one_and_three_times_the_median(
     for finding in findings:
         assert finding.severity is Severity.CRITICAL
         assert finding.strength == pytest.approx(value / max(1.0, 3 * median))
+
+
+@pytest.mark.parametrize(
+    "other", [{"kind": LayerKind.EMBEDDING}, {"eigenvalues": 31}], ids=["an embedding", "few eigenvalues"]
+)
+@pytest.mark.parametrize(("value", "fires"), [(4.9, False), (5.1, True)])
+def test_what_differs_from_seed_to_seed_by_nature_needs_more(
+    other: dict[str, Any], value: float, fires: bool
+) -> None:
+    seeds = [moved(0.1, f"other{number}", 0.0, 1.4) for number in range(4)]
+    kind = other.get("kind", LayerKind.LINEAR)
+    numbers = change(
+        aligned=aligned(1.4, 0.0),
+        stable_rank_ratio=10 ** (-0.15 * value),
+        num_eigenvalues=other.get("eigenvalues", 64),
+    )
+
+    assert len(findings_of(RULE, examination(*seeds, layer("fc", kind=kind, change=numbers)))) == fires
 
 
 @pytest.mark.parametrize(

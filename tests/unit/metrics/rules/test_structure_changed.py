@@ -81,3 +81,24 @@ def test_an_unreadable_layer_is_neither_missing_nor_added() -> None:
 
 def test_the_rule_is_not_run_without_a_baseline() -> None:
     assert rule_named(RULE).needs_baseline
+
+
+def adapter(*more: ExaminedLayer, missing: tuple[str, ...] = ("q.weight", "q.bias")) -> Examination:
+    factors = (new_layer("q.lora_A.weight", shape=(4, 64)), new_layer("q.lora_B.weight", shape=(64, 4)))
+    return examination(*factors, *more, missing=tuple(MissingLayer(name, (64, 64)) for name in missing))
+
+
+def severities(found: Examination) -> set[Severity]:
+    return {finding.severity for finding in findings_of(RULE, found)}
+
+
+def test_an_adapter_held_against_its_base_lacks_nothing() -> None:
+    assert severities(adapter()) == {Severity.INFO}
+
+
+def test_a_model_with_factors_among_its_layers_may_lack_some() -> None:
+    assert severities(adapter(layer("fc"))) == {Severity.INFO, Severity.CRITICAL}
+
+
+def test_an_adapter_held_against_an_adapter_may_lack_a_factor() -> None:
+    assert severities(adapter(missing=("k.lora_A.weight",))) == {Severity.INFO, Severity.CRITICAL}

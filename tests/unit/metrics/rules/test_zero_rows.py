@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from layerwatch.metrics.examination import Examination
+from layerwatch.metrics.examination import Examination, ExaminedLayer
 from layerwatch.metrics.findings import Severity
+from layerwatch.metrics.relation import Relation
 from layerwatch_testing.examinations import (
     aligned,
     among_healthy,
@@ -13,6 +16,7 @@ from layerwatch_testing.examinations import (
     examination,
     findings_of,
     layer,
+    measurement,
     new_layer,
     settings,
 )
@@ -92,3 +96,81 @@ def test_shares_come_from_the_settings() -> None:
     assert findings_of(RULE, version(64, 31, 64, 31), stricter) == []
     assert len(findings_of(RULE, version(64, 32), stricter)) == 1
     assert len(findings_of(RULE, version(64, 0, 64, 32), stricter)) == 1
+
+
+def chain(
+    rows: tuple[int, ...], unread: tuple[int, ...], width: int = 1, columns: tuple[int, ...] = ()
+) -> Examination:
+    """Two layers of which the first lost rows and the second does not read some columns, ``width`` per row."""
+    first = layer(
+        "net.0",
+        change=change(new_zero_rows=len(rows), newly_zero_rows=rows, zero_rows=rows),
+        shape=(64, 3, 3, 3),
+    )
+    second = layer(
+        "net.2",
+        shape=(64, 64 * width),
+        change=change(
+            columns=64 * width,
+            zero_columns=unread,
+            newly_zero_columns=columns,
+            new_zero_columns=len(columns),
+        ),
+    )
+    return among_healthy(first, second)
+
+
+def severities(found: Examination) -> dict[str | None, Severity]:
+    return {finding.layer: finding.severity for finding in findings_of(RULE, found)}
+
+
+def test_rows_that_nobody_reads_any_more_were_removed_on_purpose() -> None:
+    assert severities(chain((3, 9), (3, 9, 20))) == {"net.0": Severity.INFO}
+    assert severities(chain((3, 9), (6, 7, 18, 19), width=2)) == {"net.0": Severity.INFO}
+
+
+def test_rows_whose_reader_still_listens_are_dead() -> None:
+    assert severities(chain((3, 9), (3,))) == {"net.0": Severity.CRITICAL}
+    assert severities(chain((3, 9), (6, 7, 18), width=2)) == {"net.0": Severity.CRITICAL}
+
+
+def test_columns_that_nobody_fills_any_more_were_removed_on_purpose() -> None:
+    lost = tuple(range(8))
+
+    assert severities(chain(lost, lost, columns=lost)) == {"net.0": Severity.INFO, "net.2": Severity.INFO}
+    assert severities(chain(lost[:7], lost, columns=lost)) == {
+        "net.0": Severity.INFO,
+        "net.2": Severity.CRITICAL,
+    }
+
+
+def test_the_message_names_the_layer_on_the_other_side() -> None:
+    (finding,) = findings_of(RULE, chain((3, 9), (3, 9)))
+
+    assert "net.2 does not read them any more: units that were removed on both sides" in finding.message
+
+
+def sparse(share: float, name: str, zero_columns: int = 0) -> ExaminedLayer:
+    return layer(
+        name, measurement=measurement(zero_share=share), change=change(new_zero_columns=zero_columns)
+    )
+
+
+def test_columns_that_a_pruned_model_lost_give_one_warning_for_the_version() -> None:
+    layers = [sparse(0.9, f"fc{number}", zero_columns=10) for number in range(3)]
+    version = examination(*layers, sparse(0.7, "a"), sparse(0.8, "b"))
+
+    (finding,) = findings_of(RULE, version)
+
+    assert (finding.layer, finding.severity) == (None, Severity.WARNING)
+    assert "columns of 3 layers" in finding.message
+    (declared,) = findings_of(RULE, replace(version, relation=Relation.PRUNED))
+    assert declared.severity is Severity.INFO
+
+
+def test_columns_of_one_layer_that_was_pruned_alone_are_critical() -> None:
+    others = [sparse(0.1, f"fc{number}") for number in range(4)]
+
+    (finding,) = findings_of(RULE, examination(*others, sparse(0.9, "fc", zero_columns=10)))
+
+    assert (finding.layer, finding.severity) == ("fc", Severity.CRITICAL)

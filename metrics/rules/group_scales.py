@@ -1,0 +1,66 @@
+"""Groups of weights with a wrong scale each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from layerwatch.config.rules import RulesSettings
+from layerwatch.metrics.examination import Context, Examination
+from layerwatch.metrics.findings import Finding, RuleGroup, Severity
+from layerwatch.metrics.rules.base import Rule
+from layerwatch.metrics.storagefaults import StorageFaultKind, group_words
+
+
+def check(examination: Examination, context: Context, rules: RulesSettings) -> Iterator[Finding]:
+    if not context.regime.comparable:
+        return
+    for layer in examination.layers:
+        aligned = layer.change.aligned if layer.change else None
+        fault = aligned.fault if aligned else None
+        if (
+            fault is None
+            or fault.kind is not StorageFaultKind.GROUP_SCALES
+            or fault.explained < rules.group_scales.explained
+        ):
+            continue
+        yield Finding(
+            RULE.name,
+            RULE.group,
+            Severity(rules.group_scales.severity),
+            layer.name,
+            f"each {group_words(fault)} is the baseline's times a factor of its own (they differ by x{fault.spread or 1.0:.3g}), "
+            f"which explains {fault.explained:.0%} of the change: scales of another group size or order",
+            {
+                "explained": fault.explained,
+                "limit": rules.group_scales.explained,
+                "group": fault.group,
+                "axis": str(fault.axis),
+                "spread": fault.spread,
+                "relative_change": aligned.relative_change if aligned else None,
+            },
+            strength=fault.explained / rules.group_scales.explained,
+        )
+
+
+RULE = Rule(
+    name="group_scales",
+    group=RuleGroup.WEIGHTS,
+    title="groups of weights have wrong scales",
+    explanation="""\
+Every group of weights along an axis is its parent times a factor of its own: the codes are right, the scales they
+were multiplied with belong to other groups.
+
+Violated when one factor per group of 16, .. 128 weights explains more than half of the change (beyond one factor for
+the layer) and leaves less than 5 % of the weights' energy unexplained. Training, pruning and rounding do not do that.
+A factor per whole row or column is not reported: norms and equalisation of scales make such. Needs both weights, and
+a change above 2 %.
+
+Likely cause: a group size that differs between the file and its config (group_size -1, 32, 64, 128), or scales stored
+in another order than they are read.
+
+What to do: check the group size in the quantisation config against the shape of the scales, and convert again.
+
+Cannot see: anything from sketches alone, or groups of other sizes than multiples of 16.""",
+    needs_baseline=True,
+    check=check,
+)

@@ -1,0 +1,174 @@
+"""Which layer is out of step: couplings of a version against those of a baseline that may be of another seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from layerwatch.metrics.coupling import Coupling, CouplingKind, Side
+from layerwatch.metrics.examination import Examination
+from layerwatch.metrics.findings import Finding, Severity
+from layerwatch.metrics.outofstep import Suspicion, compared_couplings, suspects, watched_layers
+from layerwatch_testing.coupled import State, couplings_of, mlp, transformer
+from layerwatch_testing.examinations import coupling, examination, findings_of, layer, settings
+
+PLAIN, TRANSFORMER = "incoherent_interface", "broken_coupling"
+
+
+def interface(value: float, producer: str, consumer: str, slope: float | None = None) -> Coupling:
+    return coupling(
+        CouplingKind.INTERFACE_UNITS,
+        value,
+        producer,
+        consumer,
+        sides=(Side.OUTPUTS, Side.INPUTS),
+        slope=slope,
+    )
+
+
+def judged(rule: str, now: tuple[Coupling, ...], before: tuple[Coupling, ...]) -> list[Finding]:
+    found: Examination = examination(layer(), couplings=now, baseline_couplings=before)
+    return sorted(findings_of(rule, found), key=lambda one: -one.strength)
+
+
+def shuffled_rows(values: np.ndarray) -> np.ndarray:
+    return values[np.random.default_rng(0).permutation(len(values))]
+
+
+def shuffled_columns(values: np.ndarray) -> np.ndarray:
+    return values[:, np.random.default_rng(0).permutation(values.shape[1])]
+
+
+def random_again(values: np.ndarray) -> np.ndarray:
+    random = values.std() * np.random.default_rng(0).standard_normal(values.shape)
+    return np.asarray(random, dtype=np.float32)
+
+
+Damage = Callable[[np.ndarray], np.ndarray]
+
+
+@pytest.mark.parametrize("make", [mlp, transformer])
+def test_another_seed_is_not_out_of_step(make: Callable[[int], State]) -> None:
+    before = couplings_of(make(0))
+    for seed in range(1, 6):
+        now = couplings_of(make(seed))
+        assert judged(PLAIN, now, before) == []
+        assert judged(TRANSFORMER, now, before) == []
+
+
+@pytest.mark.parametrize("damage", [shuffled_rows, shuffled_columns, random_again])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "h.0.mlp.fc1",
+        "h.0.mlp.fc2",
+        "h.1.attn.q_proj",
+        "h.1.attn.k_proj",
+        "h.1.attn.v_proj",
+        "h.1.attn.o_proj",
+        "lm_head",
+        "wte",
+    ],
+)
+def test_a_broken_layer_of_a_transformer_of_another_seed_is_found(name: str, damage: Damage) -> None:
+    before, healthy = couplings_of(transformer(0)), transformer(1)
+    weight = f"{name}.weight"
+    found = judged(TRANSFORMER, couplings_of(healthy | {weight: damage(healthy[weight])}), before)
+    assert found
+    assert found[0].severity is Severity.CRITICAL
+    named = {found[0].layer, *str(found[0].evidence["or"]).split(", ")}
+    assert name in named
+    assert judged(PLAIN, couplings_of(healthy | {weight: damage(healthy[weight])}), before) == []
+
+
+@pytest.mark.parametrize("damage", [shuffled_rows, random_again])
+@pytest.mark.parametrize("name", ["fc1", "fc2"])
+def test_a_broken_layer_of_a_plain_network_of_another_seed_is_found(name: str, damage: Damage) -> None:
+    before, healthy = couplings_of(mlp(0)), mlp(1)
+    weight = f"{name}.weight"
+    found = judged(PLAIN, couplings_of(healthy | {weight: damage(healthy[weight])}), before)
+    assert found[0].severity is Severity.CRITICAL
+    assert name in {found[0].layer, *str(found[0].evidence["or"]).split(", ")}
+
+
+def test_of_two_layers_the_one_in_trouble_everywhere_is_named() -> None:
+    before = (interface(20.0, "a", "b"), interface(20.0, "b", "c"), interface(20.0, "c", "d"))
+    now = (interface(0.0, "a", "b"), interface(0.0, "b", "c"), interface(20.0, "c", "d"))
+    first, *others = suspects(compared_couplings(now, before))
+    assert (first.layer, first.suspicion, first.partners) == ("b", Suspicion.BOTH, ())
+    assert others == []
+
+
+def test_where_one_coupling_is_gone_both_layers_are_named() -> None:
+    before = (interface(20.0, "a", "b"), interface(20.0, "b", "c"), interface(20.0, "c", "d"))
+    now = (before[0], interface(0.0, "b", "c"), before[2])
+    first, *others = suspects(compared_couplings(now, before))
+    assert {first.layer, *first.partners} == {"b", "c"}
+    assert others == []
+
+
+def test_a_turned_sign_is_told_from_a_lost_coupling() -> None:
+    before = (coupling(CouplingKind.FEED_FORWARD_SIGNS, -12.0, "up", "down"),)
+    turned = suspects(
+        compared_couplings((coupling(CouplingKind.FEED_FORWARD_SIGNS, 12.0, "up", "down"),), before)
+    )
+    assert turned[0].suspicion is Suspicion.SIGN
+    # Signs come and go from seed to seed: one that is merely gone says nothing.
+    gone = suspects(
+        compared_couplings((coupling(CouplingKind.FEED_FORWARD_SIGNS, 0.0, "up", "down"),), before)
+    )
+    assert gone == []
+
+
+def test_couplings_that_were_weak_or_have_other_units_say_nothing() -> None:
+    before = (interface(2.0, "a", "b"), interface(20.0, "b", "c"))
+    now = (interface(-1.0, "a", "b"), coupling(CouplingKind.INTERFACE_UNITS, 0.0, "b", "c", units=32))
+    assert judged(PLAIN, now, before) == []
+
+
+def test_units_that_fall_out_of_step_are_seen_in_a_network_where_all_were() -> None:
+    before, now = interface(60.0, "a", "b", slope=0.95), interface(50.0, "a", "b", slope=0.6)
+    (finding,) = judged(PLAIN, (now,), (before,))
+    assert finding.severity is Severity.CRITICAL
+
+
+def test_outputs_that_do_what_others_did_are_seen() -> None:
+    generator = np.random.default_rng(0)
+    profile = generator.standard_normal((10, 64))
+
+    def end_to_end(rows: np.ndarray) -> Coupling:
+        numbers = rows / np.linalg.norm(rows)
+        return coupling(
+            CouplingKind.END_TO_END, 1.0, "fc1", "fc2", units=10, profile=tuple(numbers.reshape(-1).tolist())
+        )
+
+    exchanged = profile.copy()
+    exchanged[[1, 4, 7]] = profile[[4, 7, 1]]
+    before = (end_to_end(profile),)
+    noisy = profile + 0.3 * generator.standard_normal(profile.shape)
+    assert judged(PLAIN, (end_to_end(noisy),), before) == []
+    (finding,) = judged(PLAIN, (end_to_end(exchanged),), before)
+    assert (finding.layer, finding.severity) == ("fc2", Severity.CRITICAL)
+
+
+def test_a_model_that_is_out_of_step_as_a_whole_is_one_warning() -> None:
+    before = tuple(interface(20.0, f"l{number}", f"l{number + 1}") for number in range(12))
+    now = tuple(interface(0.5, f"l{number}", f"l{number + 1}") for number in range(12))
+    (finding,) = judged(PLAIN, now, before)
+    assert (finding.layer, finding.severity) == (None, Severity.WARNING)
+
+
+def test_layers_with_a_strong_coupling_are_watched_and_the_others_are_not() -> None:
+    couplings = (interface(20.0, "a", "b"), interface(3.0, "b", "c"))
+    assert watched_layers(compared_couplings(couplings, couplings)) == {"a", "b"}
+
+
+def test_limits_can_be_set() -> None:
+    before, now = (interface(7.0, "a", "b"),), (interface(0.0, "a", "b"),)
+    found = examination(layer(), couplings=now, baseline_couplings=before)
+    strict = settings(PLAIN, evidence=1.0, warning_evidence=0.5)
+    assert [one.severity for one in findings_of(PLAIN, found, strict)] == [Severity.CRITICAL]
+    loose = settings(PLAIN, evidence=11.9, warning_evidence=11.0)
+    assert findings_of(PLAIN, found, loose) == []
