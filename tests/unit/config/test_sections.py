@@ -173,7 +173,14 @@ def test_the_default_severities_are_critical_but_for_those_that_ask_for_a_look()
     rules = RulesSettings()
     severities = {name: getattr(rules, name).severity for name in sections()}
     warnings = {
-        *("unreadable", "merge_sign_conflict", "adapter_no_op", "noise_like", "uniform_scaling", "label_noise"),
+        *(
+            "unreadable",
+            "merge_sign_conflict",
+            "adapter_no_op",
+            "noise_like",
+            "uniform_scaling",
+            "label_noise",
+        ),
         "model_wide_shift",
     }
     assert severities == dict.fromkeys(severities, "critical") | dict.fromkeys(warnings, "warning") | {
