@@ -148,7 +148,18 @@ def coupling_of(data: dict[str, Any]) -> Coupling:
     )
     if not coupling.layers or len(coupling.sides) != len(coupling.layers):
         raise ValueError("a coupling needs layers, and a side of each")
+    if not _fits(coupling):
+        raise ValueError("the profile of a coupling must have the numbers that its units call for")
     return coupling
+
+
+def _fits(coupling: Coupling) -> bool:
+    count, units = len(coupling.profile), coupling.units
+    if coupling.kind in (CouplingKind.INPUT_MEANING, CouplingKind.OUTPUT_MEANING):
+        return 2 * count == units * (units - 1)
+    if coupling.kind is CouplingKind.END_TO_END:
+        return units > 0 and count % units == 0
+    return True
 
 
 def _text(value: object) -> str:

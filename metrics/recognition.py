@@ -142,8 +142,24 @@ def is_pruned(layer: ExaminedLayer) -> bool:
     if relative is None or ratio is None or new.zero_share - old.zero_share < _NEW_ZEROS:
         return False
     removed = relative * relative
+    if new.folded_by is not None and old.norm > 0.0 and new.norm > 0.0:
+        return _is_pruned_behind_batchnorm(removed, ratio, new.norm / old.norm)
     slack = 2.0 * removed * (0.05 + 2.0 * change.aligned.error) + 1e-4
     return abs(removed - (1.0 - ratio * ratio)) <= slack
+
+
+def _is_pruned_behind_batchnorm(change: float, folded_ratio: float, raw_ratio: float) -> bool:
+    """The same where statistics were taken again after the pruning, which rescales what is left.
+
+    Args:
+        change: squared relative change of the folded matrix.
+        folded_ratio, raw_ratio: norm ratios with and without the batch norm; their quotient is the rescaling g, and
+            ``change = removed + (g - 1)^2 (1 - removed)`` where all rows have the same.
+    """
+    removed = 1.0 - raw_ratio**2
+    gain = folded_ratio / raw_ratio
+    expected = removed + (gain - 1.0) ** 2 * (1.0 - removed)
+    return removed > 0.0 and 0.5 * removed <= change <= 1.5 * expected
 
 
 def coarser_roundoff(layer: ExaminedLayer) -> float:

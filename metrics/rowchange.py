@@ -217,10 +217,15 @@ def _largest_ratio(
 
 def _kurtosis(moments: NDArray[np.float64], size: int) -> float | None:
     first, second, third, fourth = (float(one) / size for one in moments)
-    variance = second - first**2
-    if variance <= 1e-12 * second or variance**2 <= 0.0:
+    if second <= 0.0:
         return None
-    central = fourth - 4.0 * first * third + 6.0 * first**2 * second - 3.0 * first**4
+    # In units of the root mean square, one division at a time: powers leave float64's range.
+    unit = sqrt(second)
+    first, third, fourth = first / unit, third / second / unit, fourth / second / second
+    variance = 1.0 - first**2
+    if variance <= 1e-12:
+        return None
+    central = fourth - 4.0 * first * third + 6.0 * first**2 - 3.0 * first**4
     kurtosis = central / variance / variance
     return kurtosis if np.isfinite(kurtosis) and kurtosis > 0.0 else None
 

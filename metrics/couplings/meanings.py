@@ -141,11 +141,13 @@ def _vocabulary(weights: Weights, stream: Stream, tokens: str | None) -> Iterato
     head = None if stream.head is None else _token_rows(weights, stream.head, gain, _TOKENS)
     embedded = None if tokens is None else _token_rows(weights, tokens, None, _TOKENS)
     if tokens is not None and embedded is not None:
-        numbers = _relations(_token_rows(weights, tokens, None, _RELATED))
-        yield from _profile(CouplingKind.INPUT_MEANING, (tokens,), (Side.OUTPUTS,), numbers, _RELATED)
+        related = _token_rows(weights, tokens, None, _RELATED)
+        numbers, sides = _relations(related), (Side.OUTPUTS,)
+        yield from _profile(CouplingKind.INPUT_MEANING, (tokens,), sides, numbers, len(related))
     if stream.head is not None and head is not None:
-        numbers = _relations(_token_rows(weights, stream.head, gain, _RELATED))
-        yield from _profile(CouplingKind.OUTPUT_MEANING, (stream.head,), (Side.OUTPUTS,), numbers, _RELATED)
+        related = _token_rows(weights, stream.head, gain, _RELATED)
+        numbers, sides = _relations(related), (Side.OUTPUTS,)
+        yield from _profile(CouplingKind.OUTPUT_MEANING, (stream.head,), sides, numbers, len(related))
     if tokens is None or stream.head is None or embedded is None or head is None:
         return
     if len(embedded) >= FEWEST and weights.shape(tokens)[0] == weights.shape(stream.head)[0]:
@@ -237,7 +239,9 @@ def _block_effects(weights: Weights, block: Block, read: Floats, reader: str) ->
         down = block.feed_forward.down
         hidden = block.feed_forward.up.end - block.feed_forward.up.begin
         added = weights.columns(down, _spread(hidden, _TOKENS), hidden).sum(axis=0)
-        yield from _effect((down.layer, reader), read @ added)
+        # Of a very wide stream only some channels were read.
+        if len(added) == read.shape[1]:
+            yield from _effect((down.layer, reader), read @ added)
     shift = _shift(weights, block.attention_gain)
     if block.attention is not None and shift is not None:
         value, output = block.attention.value, block.attention.output

@@ -122,6 +122,16 @@ def test_values_beyond_the_range_of_squares_are_not_compared() -> None:
     assert compare_elements(new, old, None, None) is None
 
 
+@pytest.mark.parametrize("scale", [1e-150, 1e90, 1e140])
+def test_the_kurtosis_of_a_change_does_not_depend_on_its_scale(scale: float) -> None:
+    old, new = (weights(seed).astype(np.float64) for seed in (1, 2))
+
+    expected = rows_of(new, old).residual_kurtosis
+    # Fourth powers of the last leave float64's range.
+    wanted = None if scale > 1e77 or scale < 1e-80 else expected
+    assert rows_of(new * scale, old * scale).residual_kurtosis == wanted
+
+
 @pytest.mark.parametrize("giant", [1e20, 1e38])
 def test_one_giant_element_of_float32_gives_finite_numbers(giant: float) -> None:
     old = weights(1)

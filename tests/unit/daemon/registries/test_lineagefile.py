@@ -63,6 +63,8 @@ def test_the_first_unknown_key_is_told() -> None:
         {"parents": ["a"], "recipe": {"ratio": 1}},
         {"parents": ["a"] * 33},
         {"parents": ["a"], "recipe": {"scale": True}},
+        {"parents": ["a"], "recipe": {"scale": 10**400}},
+        {"parents": ["a", "b"], "recipe": {"weights": [1e308, 1e308]}},
     ],
 )
 def test_what_is_no_recipe_is_refused(declared: dict[str, Any]) -> None:
@@ -140,11 +142,20 @@ def test_slerp_walks_from_the_base_model_to_the_other() -> None:
         "- a\n- b",
         "{",
         "!!python/object/apply:os.system ['true']",
+        f"models: [{{model: a, parameters: {{weight: 0x{'f' * 400}}}}}]\nmerge_method: linear",
+        "models: [{model: &a a}, {model: *a}]\nmerge_method: linear",
     ],
 )
 def test_what_is_not_simple_is_refused(text: str) -> None:
     with pytest.raises(REFUSALS):
         mergekit(text)
+
+
+def test_a_recipe_of_aliases_of_aliases_is_refused_before_it_is_written_out() -> None:
+    # 10^16 entries in 1 KiB; the refusal of an unknown method would quote them all.
+    levels = "\n".join(f"l{level}: &l{level} [{', '.join([f'*l{level - 1}'] * 10)}]" for level in range(1, 16))
+    with pytest.raises(yaml.YAMLError, match="aliases"):
+        mergekit(f"l0: &l0 [{', '.join('x' * 10)}]\n{levels}\nmerge_method: *l15\nmodels: [{{model: a}}]")
 
 
 @settings(max_examples=200)

@@ -234,6 +234,10 @@ def test_couplings_survive_being_written_down() -> None:
         {"sides": ["outputs"]},
         {"profile": [float("inf")]},
         {"slope": True},
+        {"kind": "input_meaning", "units": 10**9, "profile": [0.5]},
+        {"kind": "output_meaning", "units": 4, "profile": [0.5] * 5},
+        {"kind": "end_to_end", "units": 0, "profile": []},
+        {"kind": "end_to_end", "units": 2, "profile": [0.5] * 3},
     ],
 )
 def test_what_is_no_coupling_is_refused(change: dict[str, object]) -> None:
