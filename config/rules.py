@@ -277,6 +277,12 @@ class SpectralOutlierSettings(RuleSettings):
     times_median: PositiveNumber = 3.0
     """... and at least this many times the median layer's."""
 
+    unaligned_severity_limit: PositiveNumber = 2.0
+    """After a retrain from another seed a violation below this is a warning ..."""
+
+    unaligned_times_median: PositiveNumber = 6.0
+    """... and below this many times the median layer's."""
+
     wide_severity_limit: PositiveNumber = 5.0
     """`severity_limit` where the whole version moved far from its baseline."""
 

@@ -92,7 +92,11 @@ def accept_if_passing(
         The new entry, or None when there is none.
     """
     key = version.key
-    if settings.accept != "pass" or verdict is not Verdict.PASS or not version.current:
+    if settings.accept != "pass" or verdict is not Verdict.PASS:
+        return None
+    present = versions.current(connection, key)
+    if present is None or present.id != version.id:
+        # Other bytes took its name while it was scanned: an entry would stand for those.
         return None
     for record in baselines.accepted(connection, key.registry, key.model)[:1]:
         row = _row_of(connection, record)

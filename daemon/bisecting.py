@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from layerwatch.config.rules import RulesSettings
 from layerwatch.config.settings import Settings
+from layerwatch.daemon.baselines import known_relation
 from layerwatch.daemon.bisect import Bisection, Link, bisect
 from layerwatch.daemon.examining import examine_stored
 from layerwatch.daemon.gate.engine import measure_file
+from layerwatch.daemon.history import load_history
 from layerwatch.daemon.lineage import ancestry
 from layerwatch.daemon.measuring import is_complete
 from layerwatch.daemon.scan.content import Progress
@@ -20,7 +22,6 @@ from layerwatch.daemon.store import baselines, comparisons, contents, versions
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.ordering import sort_key
 from layerwatch.daemon.store.records import ContentRecord, VersionKey, VersionRecord
-from layerwatch.metrics.change import AlignedChange
 from layerwatch.metrics.examination import Examination
 from layerwatch.metrics.joining import examine
 from layerwatch.metrics.judge import Judgement, judge
@@ -75,13 +76,22 @@ def bisect_stored(
         content = _content(database, version)
         if content is None:
             return "its measurements are not in the store, or were taken by an older metric set"
-        baseline: ContentRecord | None = None
-        exact: Mapping[str, AlignedChange] = {}
-        if good is not None:
-            baseline = _content(database, good)
-            with database.read() as connection:
-                exact = comparisons.load(connection, version.fingerprint, good.fingerprint) or {}
-        examination = examine_stored(database, content, baseline, exact, version=version)
+        if good is None:
+            examination = examine_stored(database, content, None, {}, version=version)
+            return examination, judge(examination, rules)
+        with database.read() as connection:
+            exact = comparisons.load(connection, version.fingerprint, good.fingerprint) or {}
+            history = load_history(connection, version)
+        is_parent = version.lineage.parent == good.key.version
+        examination = examine_stored(
+            database,
+            content,
+            _content(database, good),
+            exact,
+            relation=known_relation(version.lineage.relation) if is_parent else None,
+            history=history,
+            version=version,
+        )
         return examination, judge(examination, rules)
 
     return bisect(layer, links, judged)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from layerwatch.metrics.change import Method
 from layerwatch.metrics.examination import Context, Examination, Regime
 from layerwatch.metrics.outofstep import compared_couplings, watched_layers
+from layerwatch.metrics.relation import Relation
+from layerwatch.metrics.wiring import in_module_order
 
 _SHOWN = 5
 
@@ -40,6 +42,15 @@ def blind_spots(examination: Examination, context: Context) -> tuple[str, ...]:
     if examination.history_remark and context.regime is not Regime.NONE:
         spots.append(examination.history_remark)
     spots.extend(examination.merge_remarks)
+    if (
+        examination.relation is Relation.MERGED
+        and examination.merge is None
+        and not examination.merge_remarks
+    ):
+        spots.append(
+            "A merge was declared and its parents were not at hand: whether the recipe was followed could not be seen. "
+            "The daemon checks it where lineage.json names them; in Python, compare_models(..., parents=...)."
+        )
     if not examination.is_complete:
         spots.append("What is listed as undecided was not examined at all.")
     return tuple(spots)
@@ -47,7 +58,7 @@ def blind_spots(examination: Examination, context: Context) -> tuple[str, ...]:
 
 def _unaligned(examination: Examination) -> str:
     watched = watched_layers(compared_couplings(examination.couplings, examination.baseline_couplings))
-    bare = [layer.name for layer in examination.layers if layer.name not in watched]
+    bare = [layer.name for layer in in_module_order(examination.layers) if layer.name not in watched]
     seed = "The weights do not align with the baseline (another seed or another network): permuted rows or columns, "
     if not bare:
         return (

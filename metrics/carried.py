@@ -338,9 +338,19 @@ def _unchanged(layer: ExaminedLayer) -> ExaminedLayer:
     change: Change | None = layer.change
     if change is None:
         return layer
-    return replace(
-        layer, change=replace(change, aligned=AlignedChange(0.0, 1.0, 0.0, Method.PERMUTED)), resembles=None
+    undone = replace(
+        change,
+        aligned=AlignedChange(0.0, 1.0, 0.0, Method.PERMUTED),
+        # What was held against the row, column or element at the same place.
+        new_zero_rows=0,
+        new_zero_columns=0,
+        newly_zero_rows=(),
+        newly_zero_columns=(),
+        zero_tail_energy=None,
+        row_norm_scatter=None if change.row_norm_scatter is None else 0.0,
+        outline=None,
     )
+    return replace(layer, change=undone, resembles=None)
 
 
 def _scaled(norms: NDArray[np.float32], unit: NDArray[np.float32]) -> NDArray[np.float64]:

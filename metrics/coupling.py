@@ -96,7 +96,8 @@ class Coupling:
         value: the coupling; a score in standard deviations of what chance gives, with its sign. For
             ``batchnorm_statistics`` a correlation, -1..1; for a profile its root mean square.
         slope: for ``batchnorm_statistics`` the slope of predicted on stored statistics; for ``interface_units`` the share
-            of units that are in step by themselves, 0..1; else None.
+            of units that are in step by themselves, 0..1; for relations of inputs and outputs the agreement of one
+            half of the features with the other, in standard deviations; else None.
         units: number of units or channels it was taken over.
         sides: where each of the layers takes part, in the order of ``layers``.
         part: of a layer that holds several (queries, keys and values in one), which one; else empty.

@@ -270,7 +270,8 @@ def context_of(examination: Examination, settings: SpectralOutlierSettings) -> C
         }
 
     severities = severities_by(settings.divisors)
-    if share >= 0.5:
+    # Nothing of another seed aligns by chance: where few layers are compared, one that does tells the lineage.
+    if share >= 0.5 or (aligned and len(known) < FEW_LAYERS):
         regime = Regime.ALIGNED if relative < 0.2 else Regime.LONG
     else:
         regime = Regime.UNALIGNED_WIDE if _median(severities.values()) >= 0.6 else Regime.UNALIGNED

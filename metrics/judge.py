@@ -54,6 +54,7 @@ def judge(examination: Examination, rules: RulesSettings) -> Judgement:
             continue
         findings.extend(rule.check(examination, context, rules))
     findings = excused(findings, moved_together(examination, context, rules.broken_coupling.warning_evidence))
+    findings = _without_echoes(findings)
     ordered = _ordered(apply_budget(findings, RULES, rules.false_alarms_per_1000_versions))
     return Judgement(
         verdict=_verdict(ordered, examination),
@@ -63,6 +64,16 @@ def judge(examination: Examination, rules: RulesSettings) -> Judgement:
         context=context,
         diagnoses=diagnoses(ordered),
     )
+
+
+def _without_echoes(findings: Sequence[Finding]) -> list[Finding]:
+    """Leave out that a layer changed by noise where a rule knows what was done to it."""
+    broken = {finding.layer for finding in findings if finding.severity is Severity.CRITICAL}
+    return [
+        finding
+        for finding in findings
+        if finding.rule != "noise_like" or finding.layer is None or finding.layer not in broken
+    ]
 
 
 def _ordered(findings: Sequence[Finding]) -> tuple[Finding, ...]:

@@ -135,6 +135,9 @@ _PROFILES_SAY = {
 }
 """Correlation of two trainings' profiles from which on it means something, and its value in standard deviations."""
 
+LEARNED_FROM = 8.0
+"""Relations between inputs or outputs are learned where the two halves of their features agree this well."""
+
 _EXPECTED_PROFILE = 6.0
 _MANY_UNITS = 32
 
@@ -323,6 +326,9 @@ def _profiles(one: Coupling, other: Coupling) -> Iterator[Compared]:
     many = one.units >= _MANY_UNITS
     if one.kind is CouplingKind.INPUT_MEANING and not many:
         # Nine positions of a kernel are not treated alike from training to training.
+        return
+    if other.slope is not None and other.slope < LEARNED_FROM:
+        # What was drawn at random and hardly trained is another in every training.
         return
     table, table0 = _table(one), _table(other)
     expected = _RELATED_SHARE[many] * agreement(table0, table0)

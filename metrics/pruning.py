@@ -6,15 +6,12 @@ The weights of a damaged layer and of a pruned one look alike; what tells them a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
 from layerwatch.metrics.examination import Examination, ExaminedLayer
-from layerwatch.metrics.wiring import Wiring, find_wiring
-
-_DIGITS = re.compile(r"(\d+)")
+from layerwatch.metrics.wiring import Wiring, find_wiring, in_module_order
 
 ALIKE = 0.5
 """Other layers became sparse alike when their median rise is this share of a layer's own, or more."""
@@ -88,10 +85,8 @@ class Pruning:
 
 def pruning_of(examination: Examination) -> Pruning:
     """Look for deliberate zeros."""
-    # Files hold tensors in any order, and neighbours tell much: the same model must always read the same.
-    everything = sorted(examination.everything, key=_natural)
-    wiring = find_wiring(everything)
-    layers = {layer.name: layer for layer in sorted(examination.layers, key=_natural)}
+    wiring = find_wiring(examination.everything)
+    layers = {layer.name: layer for layer in in_module_order(examination.layers)}
     return Pruning(_branches(examination, layers, wiring), _rises(examination), layers, wiring)
 
 
@@ -129,11 +124,6 @@ def _branches(
         elif module in members:
             members[vector.name] = members[module]
     return members
-
-
-def _natural(layer: ExaminedLayer) -> list[tuple[int, str]]:
-    """``layer2`` before ``layer10``."""
-    return [(int(part) if part.isdecimal() else -1, part) for part in _DIGITS.split(layer.name)]
 
 
 def _zero_units(zero_columns: tuple[int, ...], columns: int, units: int) -> set[int]:

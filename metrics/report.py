@@ -16,6 +16,7 @@ from layerwatch.metrics.findings import EvidenceValue, Finding, LayerStatus, Ver
 from layerwatch.metrics.judge import STATUS_OF_SEVERITY, Judgement
 from layerwatch.metrics.layers import Skipped
 from layerwatch.metrics.measurement import METRIC_SET, FitStatus, Measurement, SpectralNumbers
+from layerwatch.metrics.recognition import recognised_relation
 from layerwatch.metrics.rules import RULE_SET
 
 _OF_SPECTRUM = frozenset(field.name for field in fields(SpectralNumbers))
@@ -45,10 +46,15 @@ class ModelPart(_Part):
 
 
 class BaselinePart(ModelPart):
-    """Which bytes they were held against, how the two relate, and why this baseline was chosen."""
+    """Which bytes they were held against, how the two relate, and why this baseline was chosen.
+
+    ``relation`` is the declared one; ``looks_like`` what the numbers look like where none is declared, ``because`` why.
+    """
 
     relation: str | None
     chosen_by: str
+    looks_like: str | None = None
+    because: str | None = None
 
 
 class FindingPart(_Part):
@@ -193,6 +199,10 @@ def build_report(
     timings: Mapping[str, float],
 ) -> Report:
     """Join what is known about a version into its report."""
+    if baseline is not None and baseline.relation is None:
+        found = recognised_relation(examination, judgement.context)
+        looks_like = str(found.relation) if found.relation is not None else None
+        baseline = baseline.model_copy(update={"looks_like": looks_like, "because": found.why})
     return Report(
         model=model,
         baseline=baseline,

@@ -31,6 +31,7 @@ _NOTHING = 1e-4
 """A relative change below this is rounding, whose norm in float32 means nothing."""
 _ZERO = 1e-30
 _MANY_COLUMNS = 1 << 20
+_SMALLEST_NORMAL = float(np.finfo(np.float64).tiny)
 
 _Product = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -217,7 +218,7 @@ def _largest_ratio(
 
 def _kurtosis(moments: NDArray[np.float64], size: int) -> float | None:
     first, second, third, fourth = (float(one) / size for one in moments)
-    if second <= 0.0:
+    if fourth < _SMALLEST_NORMAL:
         return None
     # In units of the root mean square, one division at a time: powers leave float64's range.
     unit = sqrt(second)

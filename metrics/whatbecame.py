@@ -280,8 +280,11 @@ def _is_rearranged(outline: OutlineChange, kept: float) -> bool:
 def _replaced(
     layer: ExaminedLayer, cosine: float, examination: Examination, rules: RulesSettings
 ) -> Became | None:
-    settings, usual = rules.replaced, usual_cosine(layer.name, examination)
-    if cosine >= settings.cosine or usual <= settings.median_cosine:
+    settings = rules.replaced
+    if cosine >= settings.cosine:
+        return None
+    usual = usual_cosine(layer.name, examination)
+    if usual <= settings.median_cosine:
         return None
     return Became(
         Defect.REPLACED,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 
 class NamedShape(Protocol):
@@ -118,9 +118,9 @@ class Wiring:
     """What is known of a model's wiring.
 
     Attributes:
-        interfaces: in file order. Feed-forward parts are not among them.
+        interfaces: from input to output. Feed-forward parts are not among them.
         streams: residual streams of transformers.
-        residual_blocks: names of the modules of convolutional residual blocks (``layer1.0``), in file order.
+        residual_blocks: names of the modules of convolutional residual blocks (``layer1.0``), from input to output.
         head: the last layer of a plain or residual network, whose rows are classes; None where unknown.
     """
 
@@ -214,19 +214,39 @@ _HEAD = frozenset({"lm_head", "head", "output", "classifier", "unembed", "decode
 _IN_BLOCK = re.compile(r"^(?P<block>(?:.*\.)?\d+)\.(?P<rest>[^0-9].*)$")
 _NUMBERED = re.compile(r"^(?P<word>.*?)(?P<number>\d+)$")
 _ASIDE = re.compile(r"(^|\.)(downsample|shortcut|skip)(\.|$)")
+_STEM = frozenset({"stem", "conv_stem"})
+_ENDS = frozenset({"fc", "linear", "classifier", "head", "dense", "out", "output"})
+_DIGITS = re.compile(r"(\d+)")
 _FIRST_OF_HEAD = re.compile(r"^(fc|linear|classifier|head|dense|out|output)_?[01]?$", re.IGNORECASE)
+
+
+Tensor = TypeVar("Tensor", bound=NamedShape)
+
+
+def in_module_order(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Tensors in the order in which a network most likely runs through them, whatever the order of the file.
+
+    Formats order by name, by type or not at all. ``layer2`` stands before ``layer10``, a stem before and a head
+    (``fc``, ``classifier``) behind the other modules beside it.
+    """
+    return sorted(tensors, key=lambda tensor: [_place(word) for word in tensor.name.split(".")])
+
+
+def _place(word: str) -> tuple[int, list[tuple[int, str]]]:
+    group = 0 if word in _STEM else 2 if word in _ENDS else 1
+    return group, [(int(part) if part.isdecimal() else -1, part) for part in _DIGITS.split(word)]
 
 
 def find_wiring(tensors: Iterable[NamedShape]) -> Wiring:
     """Read the wiring of a model.
 
     Args:
-        tensors: layers and vectors in file order.
+        tensors: layers and vectors, in any order.
 
     Returns:
         the wiring; layers and vectors have in it the names they came with.
     """
-    listed = list(tensors)
+    listed = in_module_order(tensors)
     matrices = [_Matrix.of(one.name, one.shape) for one in listed if len(one.shape) >= 2 and all(one.shape)]
     gains = {
         _bare(one.name).lower(): one
@@ -314,7 +334,7 @@ def _interfaces(matrices: Sequence[_Matrix]) -> tuple[Interface, ...]:
 
 
 def _follows(producer: _Matrix, consumer: _Matrix) -> bool:
-    """Whether the names say that one comes right behind the other; they are neighbours in the file already."""
+    """Whether the names say that one comes right behind the other; they are neighbours already."""
     if (len(producer.shape) == 2 and len(consumer.shape) > 2) or _ASIDE.search(producer.module):
         return False
     before, after = _NUMBERED.match(producer.last), _NUMBERED.match(consumer.last)

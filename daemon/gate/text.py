@@ -87,6 +87,8 @@ def _examined(report: Report, undecided: list[str]) -> str:
     against = "without a baseline"
     if report.baseline is not None:
         relation = f", {report.baseline.relation}" if report.baseline.relation else ""
+        if report.baseline.looks_like:
+            relation = f", looks {report.baseline.looks_like}"
         against = f"against {report.baseline.source} (chosen by {report.baseline.chosen_by}{relation})"
     seconds = sum(report.timings.values())
     layers = [layer for layer in report.layers if layer.kind != "missing" and len(layer.shape) > 1]

@@ -9,7 +9,6 @@ last part of their names, which must be versions in the registry to be of use.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,6 +23,17 @@ MERGEKIT_FILE = "mergekit_config.yml"
 _KEYS = frozenset({"parent", "relation", "parents", "recipe"})
 _RECIPE_KEYS = frozenset({"method", "weights", "base", "normalize", "scale"})
 _MOST_PARENTS = 32
+_LARGEST = 1e6
+"""No merge weighs a model by more; integers have no limit of their own."""
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader without aliases: a few lines of them stand for more than any memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not read")
+        return super().compose_node(parent, index)
 
 
 def parse_lineage(text: bytes) -> tuple[DeclaredLineage, str | None]:
@@ -58,7 +68,7 @@ def parse_mergekit(text: bytes) -> DeclaredLineage:
         ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError: not one, or one of slices,
             several outputs, or weights that differ by layer, which are not read.
     """
-    config = yaml.safe_load(text)
+    config = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     if "slices" in config or "modules" in config or "models" not in config:
         raise ValueError("only a merge of whole models (models:) is read")
     method = MergeMethod(config["merge_method"])
@@ -140,6 +150,6 @@ def _model_name(value: object) -> str:
 
 
 def _number(value: object, key: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST:
         raise TypeError(f"{key} must be a number, the same in all layers")
     return float(value)

@@ -27,7 +27,7 @@ from layerwatch.metrics.couplings.units import (
 from layerwatch.metrics.couplings.weights import NotUsableError, Weights
 from layerwatch.metrics.openmodel import OpenModel
 from layerwatch.metrics.threads import numpy_on_one_thread
-from layerwatch.metrics.wiring import Block, Interface, Wiring, find_wiring
+from layerwatch.metrics.wiring import Block, Interface, Wiring, find_wiring, in_module_order
 
 __all__ = ["find_couplings"]
 
@@ -41,7 +41,7 @@ def find_couplings(model: OpenModel) -> tuple[Coupling, ...]:
     at a time is in memory, and of wide layers only a sample of their units is read.
     """
     weights = Weights(model)
-    layers = {layer.name: layer for layer in model.plan.layers}
+    layers = {layer.name: layer for layer in in_module_order(model.plan.layers)}
     wiring = find_wiring([*model.plan.layers, *model.plan.vectors])
     found: list[Coupling] = []
     with np.errstate(all="ignore"), numpy_on_one_thread():

@@ -38,17 +38,30 @@ def _profile(
     numbers: Floats,
     units: int,
     part: str = "",
+    halves: float | None = None,
 ) -> Iterator[Coupling]:
     size = float(np.linalg.norm(numbers))
     if size > 0.0 and numbers.size >= FEWEST:
         kept = tuple(float(f"{value:.4g}") for value in numbers.reshape(-1) / size)
         value = size / float(np.sqrt(numbers.size))
-        yield Coupling(kind, tuple(layers), value, None, units, tuple(sides), part, kept)
+        yield Coupling(kind, tuple(layers), value, halves, units, tuple(sides), part, kept)
 
 
 def _relations(features: Floats) -> Floats:
     table = gram(features - features.mean(axis=0))
     return np.asarray(table[np.triu_indices(len(table), 1)])
+
+
+def _halves(features: Floats) -> float:
+    """Agreement of the relations by one half of the features with those by the other, in standard deviations.
+
+    About 0 for features as they were drawn at random, whose relations no other training shares; what training gave
+    them is in both halves.
+    """
+    centred = features - features.mean(axis=0)
+    if len(centred) < FEWEST or centred.shape[1] < 2:
+        return 0.0
+    return agreement(gram(centred[:, ::2]), gram(centred[:, 1::2]))
 
 
 # --- plain networks -------------------------------------------------------------------------------------------------
@@ -60,8 +73,10 @@ def chain_meanings(weights: Weights, chain: Sequence[Interface]) -> Iterator[Cou
     matrix = weights.whole(first)
     inputs = matrix.reshape(len(matrix), -1).T
     chosen = _spread(len(inputs), _RELATED)
-    numbers = _relations(inputs[chosen])
-    yield from _profile(CouplingKind.INPUT_MEANING, (first,), (Side.INPUTS,), numbers, len(chosen))
+    numbers, halves = _relations(inputs[chosen]), _halves(inputs[chosen])
+    yield from _profile(
+        CouplingKind.INPUT_MEANING, (first,), (Side.INPUTS,), numbers, len(chosen), halves=halves
+    )
     chosen = _spread(weights.shape(last)[0], _RELATED)
     outputs = weights.whole(last)[chosen].reshape(len(chosen), chain[-1].units, -1)
     made = weights.whole(chain[-1].producer)
@@ -143,11 +158,17 @@ def _vocabulary(weights: Weights, stream: Stream, tokens: str | None) -> Iterato
     if tokens is not None and embedded is not None:
         related = _token_rows(weights, tokens, None, _RELATED)
         numbers, sides = _relations(related), (Side.OUTPUTS,)
-        yield from _profile(CouplingKind.INPUT_MEANING, (tokens,), sides, numbers, len(related))
+        halves = _halves(related)
+        yield from _profile(
+            CouplingKind.INPUT_MEANING, (tokens,), sides, numbers, len(related), halves=halves
+        )
     if stream.head is not None and head is not None:
         related = _token_rows(weights, stream.head, gain, _RELATED)
         numbers, sides = _relations(related), (Side.OUTPUTS,)
-        yield from _profile(CouplingKind.OUTPUT_MEANING, (stream.head,), sides, numbers, len(related))
+        halves = _halves(related)
+        yield from _profile(
+            CouplingKind.OUTPUT_MEANING, (stream.head,), sides, numbers, len(related), halves=halves
+        )
     if tokens is None or stream.head is None or embedded is None or head is None:
         return
     if len(embedded) >= FEWEST and weights.shape(tokens)[0] == weights.shape(stream.head)[0]:

@@ -10,6 +10,7 @@ from layerwatch.config.rules import RulesSettings
 from layerwatch.metrics.examination import Context, Examination, ExaminedLayer
 from layerwatch.metrics.expectation import expectation_of
 from layerwatch.metrics.findings import Finding, RuleGroup, Severity
+from layerwatch.metrics.others import medians_of_others
 from layerwatch.metrics.recognition import changed_layers, recognised_relation
 from layerwatch.metrics.relation import Relation
 from layerwatch.metrics.rules.base import Rule
@@ -28,11 +29,11 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
     changed = changed_layers(examination)
     if expected is None or expected.grade is None or expected.relative_change is None:
         return
+    if len(changed) <= settings.min_layers:
+        return
+    around = medians_of_others({layer.name: value for layer, value in changed})
     for layer, value in changed:
-        others = [relative for other, relative in changed if other is not layer]
-        if len(others) < settings.min_layers:
-            return
-        usual = float(median(others))
+        usual = around[layer.name]
         limit = max(expected.relative_change, settings.times_median * usual)
         aligned = layer.change.aligned if layer.change else None
         if aligned is None or value <= limit * (1.0 + 2.0 * aligned.error):

@@ -10,6 +10,9 @@ from layerwatch.metrics.findings import Finding, RuleGroup, Severity
 from layerwatch.metrics.rules.base import Rule
 from layerwatch.metrics.storagefaults import StorageFaultKind, group_words
 
+_LEAST_SPREAD = 1.02
+"""Where nearly all factors are equal, a few rows were emptied or exchanged, and no scales."""
+
 
 def check(examination: Examination, context: Context, rules: RulesSettings) -> Iterator[Finding]:
     if not context.regime.comparable:
@@ -21,6 +24,7 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
             fault is None
             or fault.kind is not StorageFaultKind.GROUP_SCALES
             or fault.explained < rules.group_scales.explained
+            or (fault.spread is not None and fault.spread < _LEAST_SPREAD)
         ):
             continue
         yield Finding(
@@ -28,8 +32,8 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
             RULE.group,
             Severity(rules.group_scales.severity),
             layer.name,
-            f"each {group_words(fault)} is the baseline's times a factor of its own (they differ by x{fault.spread or 1.0:.3g}), "
-            f"which explains {fault.explained:.0%} of the change: scales of another group size or order",
+            f"each {group_words(fault)} is the baseline's times a factor of its own (they differ by "
+            f"x{fault.spread or 1.0:.3g}), which explains {fault.explained:.0%} of the change: scales of another group size or order",
             {
                 "explained": fault.explained,
                 "limit": rules.group_scales.explained,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import fsum
 
 from layerwatch.config.rules import RulesSettings
 from layerwatch.metrics.change import AlignedChange
@@ -91,8 +92,11 @@ def _declared_limit(examination: Examination, context: Context) -> float:
 
 def _of_version(changed: list[tuple[ExaminedLayer, float]], examination: Examination) -> float | None:
     """||W - W0|| / ||W0|| of all compared layers together, raw norms as weights."""
-    square = sum((value * layer.baseline.norm) ** 2 for layer, value in changed if layer.baseline is not None)
-    whole = sum(
+    # Exact sums: the order of the layers must not show in the last digit.
+    square = fsum(
+        (value * layer.baseline.norm) ** 2 for layer, value in changed if layer.baseline is not None
+    )
+    whole = fsum(
         layer.baseline.norm**2
         for layer in examination.layers
         if layer.baseline is not None and layer.change is not None and layer.change.aligned is not None

@@ -8,6 +8,7 @@ from statistics import median
 from layerwatch.config.rules import RulesSettings
 from layerwatch.metrics.examination import Context, Examination
 from layerwatch.metrics.findings import Finding, RuleGroup, Severity
+from layerwatch.metrics.others import medians_of_others
 from layerwatch.metrics.rules.base import Rule
 
 _ALONE = 0.5
@@ -23,9 +24,9 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
     }
     lost = {name: value for name, value in losses.items() if value >= settings.share}
     everywhere: list[str] = []
+    usual = medians_of_others(losses)
     for name, value in lost.items():
-        others = [other for layer, other in losses.items() if layer != name]
-        around = float(median(others)) if others else 0.0
+        around = usual[name]
         if around >= _ALONE * value:
             everywhere.append(name)
             continue

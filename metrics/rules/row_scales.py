@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from statistics import median
 
 from layerwatch.config.rules import RowScalesSettings, RulesSettings
 from layerwatch.metrics.examination import Context, Examination, Regime
 from layerwatch.metrics.findings import Finding, RuleGroup, Severity
+from layerwatch.metrics.others import medians_of_others
 from layerwatch.metrics.rules.base import Rule
 
 _SAME_DIRECTION = 0.8
@@ -42,13 +42,13 @@ def _scattered(examination: Examination, settings: RowScalesSettings) -> Iterato
         for layer in examination.layers
         if layer.change is not None and layer.change.row_norm_scatter is not None
     }
+    around = medians_of_others(scatters)
     for layer in examination.layers:
         value = scatters.get(layer.name)
         aligned = layer.change.aligned if layer.change else None
         if value is None or aligned is None or aligned.cosine is None or aligned.cosine < _SAME_DIRECTION:
             continue
-        others = [scatter for name, scatter in scatters.items() if name != layer.name]
-        usual = float(median(others)) if others else 0.0
+        usual = around[layer.name]
         limit = max(settings.scatter, settings.times_median * usual)
         if value <= limit:
             continue

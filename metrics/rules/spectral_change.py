@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from statistics import median
 
 from layerwatch.config.rules import RulesSettings
 from layerwatch.metrics.change import Method
 from layerwatch.metrics.examination import Context, Examination
 from layerwatch.metrics.findings import Finding, RuleGroup, Severity
+from layerwatch.metrics.others import medians_of_others
 from layerwatch.metrics.rules.base import Rule
 
 
@@ -21,8 +21,9 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
         aligned = layer.change.aligned if layer.change else None
         if aligned is not None and aligned.method is not Method.SKETCH:
             values[layer.name] = (aligned.rows.spectral_change if aligned.rows else None) or 0.0
+    usual = medians_of_others(values)
     for name, value in values.items():
-        around = median([one for other, one in values.items() if other != name] or [0.0])
+        around = usual[name]
         limit = max(settings.limit, settings.times_median * around)
         if value <= limit:
             continue

@@ -210,6 +210,16 @@ def test_judging_a_version_again_does_not_accept_it_twice(database: Database) ->
         assert auto(connection, version) is None
 
 
+def test_bytes_that_took_the_name_while_a_version_was_scanned_are_not_accepted_for_it(
+    database: Database,
+) -> None:
+    with database.write() as connection:
+        version = judged(connection, "v1")
+        registered(connection, "v1", fingerprint="other bytes")
+        assert auto(connection, version) is None
+        assert baselines.history(connection, "r", "m") == []
+
+
 def test_a_rescan_of_an_old_version_does_not_take_the_baseline_back(database: Database) -> None:
     with database.write() as connection:
         old = judged(connection, "v1")

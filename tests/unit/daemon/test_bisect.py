@@ -203,6 +203,20 @@ def test_a_version_whose_numbers_are_lost_is_told(story: Rig) -> None:
     assert found.standing.unexamined == ("v3",)
 
 
+def test_a_version_is_held_against_its_parent_as_what_it_is_declared_to_be(
+    rig: Rig, world: DirectoryWorld
+) -> None:
+    world.publish("m", "v1", network())
+    world.publish("m", "v2", finetuned(network()), lineage=b'{"parent": "v1", "relation": "reexported"}')
+    rig.cycle()
+
+    found = stored(rig, "fc2").standing
+
+    assert brief(found) == ("v1", "v2", None)
+    assert found is not None
+    assert "export_differs" in {finding.rule for finding in found.step.findings}
+
+
 def test_the_layers_of_a_line_are_those_of_all_its_versions(story: Rig) -> None:
     links = stored_line(story.database, "reg", "m", None)
     assert {"fc1", "fc2", "fc3"} <= set(stored_layers(story.database, links))

@@ -67,6 +67,14 @@ def test_any_consistent_order_of_hidden_units_is_information_and_passes(seed: in
     } == {Method.PERMUTED}
 
 
+def test_units_that_were_dead_before_are_no_new_ones_in_another_place() -> None:
+    base = BASE | {"fc1.weight": BASE["fc1.weight"].copy(), "fc2.weight": BASE["fc2.weight"].copy()}
+    base["fc1.weight"][:4] = 0.0
+    base["fc2.weight"][:, :4] = 0.0
+
+    assert rules(compare_models(reordered(base, *orders(3)), base)) == {"permuted_copy"}
+
+
 def test_one_layer_in_another_order_alone_is_broken() -> None:
     broken = BASE | {"fc2.weight": BASE["fc2.weight"][orders(1)[0]]}
 

@@ -62,6 +62,12 @@ def test_half_of_the_layers_must_be_aligned() -> None:
     assert not context(*several(2, 0.1, 0.99), *several(3, 1.4, 0.0)).regime.comparable
 
 
+def test_of_three_layers_one_that_is_aligned_tells_the_lineage() -> None:
+    # Nothing of another seed aligns (section 7 of the study): the other two are broken, not retrained.
+    assert context(*several(1, 0.1, 0.99), *several(2, 1.4, 0.0)).regime.comparable
+    assert not context(*several(3, 1.4, 0.0)).regime.comparable
+
+
 def test_the_floor_of_alignment_rises_for_small_layers() -> None:
     # Chance cosines of 100 elements have a standard deviation of 0.1; six of them are 0.6.
     assert context(moved("small", 0.9, 0.55, (10, 10))).aligned_share == 0.0

@@ -15,6 +15,7 @@ from layerwatch.metrics.change import Method
 from layerwatch.metrics.examination import Examination, ExaminedLayer, Problem, Regime
 from layerwatch.metrics.findings import LayerStatus, Severity, Verdict
 from layerwatch.metrics.judge import Judgement, judge
+from layerwatch.metrics.relation import Relation
 from layerwatch.metrics.rules import RULES
 from layerwatch_testing.examinations import (
     aligned,
@@ -224,3 +225,27 @@ def test_a_complete_exact_comparison_has_one_blind_spot_left() -> None:
     (only,) = judge(examination(*healthy()), DEFAULT).blind_spots
 
     assert "do not know the function" in only
+
+
+def test_noise_is_not_told_of_a_layer_whose_defect_is_known() -> None:
+    scaled = layer(
+        "fc",
+        change=change(aligned=aligned(9.0, 1.0, sketched_noise_ratio=1.0), norm_ratio=10.0),
+    )
+    noisy = layer("fc", change=change(aligned=aligned(0.3, 0.96, sketched_noise_ratio=1.0)))
+    still = [
+        layer(f"other{number}", change=change(aligned=aligned(0.0, 1.0, method=Method.IDENTICAL)))
+        for number in range(4)
+    ]
+
+    def rules_of(one: ExaminedLayer) -> set[str]:
+        return {finding.rule for finding in judge(examination(*still, one), RulesSettings()).findings}
+
+    assert "noise_like" not in rules_of(scaled)
+    assert "noise_like" in rules_of(noisy)
+
+
+def test_a_declared_merge_whose_parents_are_not_at_hand_is_a_blind_spot() -> None:
+    spots = judge(examination(layer(), relation=Relation.MERGED), RulesSettings()).blind_spots
+
+    assert any("whether the recipe was followed could not be seen" in spot for spot in spots)

@@ -10,7 +10,13 @@ import pytest
 from layerwatch.metrics.coupling import Coupling, CouplingKind, Side
 from layerwatch.metrics.examination import Examination
 from layerwatch.metrics.findings import Finding, Severity
-from layerwatch.metrics.outofstep import Suspicion, compared_couplings, suspects, watched_layers
+from layerwatch.metrics.outofstep import (
+    LEARNED_FROM,
+    Suspicion,
+    compared_couplings,
+    suspects,
+    watched_layers,
+)
 from layerwatch_testing.coupled import State, couplings_of, mlp, transformer
 from layerwatch_testing.examinations import coupling, examination, findings_of, layer, settings
 
@@ -47,6 +53,16 @@ def random_again(values: np.ndarray) -> np.ndarray:
 
 
 Damage = Callable[[np.ndarray], np.ndarray]
+
+
+@pytest.mark.parametrize("entries", [1, 2, 4, 10, 47])
+def test_a_vocabulary_or_a_head_of_few_entries_is_compared_as_well(entries: int) -> None:
+    def small(seed: int) -> State:
+        state = transformer(seed)
+        few = {name: state[name][:entries] for name in ("wte.weight", "lm_head.weight")}
+        return state | few
+
+    assert judged(TRANSFORMER, couplings_of(small(1)), couplings_of(small(0))) == []
 
 
 @pytest.mark.parametrize("make", [mlp, transformer])
@@ -172,3 +188,23 @@ def test_limits_can_be_set() -> None:
     assert [one.severity for one in findings_of(PLAIN, found, strict)] == [Severity.CRITICAL]
     loose = settings(PLAIN, evidence=11.9, warning_evidence=11.0)
     assert findings_of(PLAIN, found, loose) == []
+
+
+def test_tokens_that_hardly_left_their_random_start_are_another_set_in_every_training() -> None:
+    def embedded(seed: int, learned: float) -> tuple[Coupling, ...]:
+        # What is learned is the same in every training up to a rotation of the channels; the start is not.
+        meaning = np.random.default_rng(7).standard_normal((60, 6))
+        random = np.random.default_rng(seed)
+        table = learned * meaning @ random.standard_normal((6, 48)) + random.standard_normal((60, 48))
+        state = {**transformer(seed), "wte.weight": table.astype(np.float32)}
+        return tuple(one for one in couplings_of(state) if one.kind is CouplingKind.INPUT_MEANING)
+
+    (start,), (other_start,) = embedded(1, 0.0), embedded(2, 0.0)
+    assert start.slope is not None
+    assert abs(start.slope) < 4.0
+    assert compared_couplings([other_start], [start]) == []
+    (trained,), (other,) = embedded(1, 2.0), embedded(2, 2.0)
+    assert trained.slope is not None
+    assert trained.slope > LEARNED_FROM
+    (compared,) = compared_couplings([other], [trained])
+    assert compared.lost < 0.0

@@ -59,6 +59,25 @@ def typical() -> Examination:
     return examination(layer("fc"), layer("out", change=change(max_abs_ratio=100.0)), vector())
 
 
+def test_an_undeclared_relation_is_told_from_the_numbers_and_a_declared_one_is_believed() -> None:
+    unchanged = [
+        layer(f"fc{number}", change=change(aligned=aligned(0.0, 1.0, method=Method.IDENTICAL)))
+        for number in range(3)
+    ]
+    undeclared = BaselinePart(**MODEL.model_dump(), relation=None, chosen_by="history")
+    version = examination(*unchanged)
+
+    report = build_report(MODEL, undeclared, version, judge(version, RulesSettings()), (), {})
+    assert report.baseline is not None
+    assert report.baseline.looks_like == "reexported"
+    assert report.baseline.because == "every tensor is bit-identical to the baseline's"
+
+    said = undeclared.model_copy(update={"relation": "finetuned"})
+    declared = build_report(MODEL, said, version, judge(version, RulesSettings()), (), {}).baseline
+    assert declared is not None
+    assert (declared.relation, declared.looks_like) == ("finetuned", None)
+
+
 def test_the_fields_of_schema_version_1_are_there() -> None:
     document = parsed(report_of(typical()))
 
@@ -77,7 +96,12 @@ def test_the_fields_of_schema_version_1_are_there() -> None:
         "tool",
     } <= document.keys()
     assert document["model"].keys() == {"source", "name", "version", "fingerprint", "format", "size_bytes"}
-    assert document["baseline"].keys() == document["model"].keys() | {"relation", "chosen_by"}
+    assert document["baseline"].keys() == document["model"].keys() | {
+        "relation",
+        "chosen_by",
+        "looks_like",
+        "because",
+    }
     assert document["tool"] == {"version": __version__, "metric_set": METRIC_SET, "rule_set": RULE_SET}
     (finding,) = document["findings"]
     assert finding.keys() == {"rule", "severity", "layer", "message", "evidence"}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from layerwatch.metrics.wiring import Block, Interface, Part, find_wiring
+from layerwatch.metrics.wiring import Block, Interface, Part, find_wiring, in_module_order
 
 
 @dataclass(frozen=True)
@@ -195,3 +195,12 @@ def test_queries_keys_and_values_that_are_mixed_by_head_are_left_alone() -> None
 def test_unknown_names_give_nothing() -> None:
     wiring = find_wiring(model(alpha=(8, 8), beta__gamma=(8, 8), x__0__y=(8, 8), x__1__y=(8, 8)))
     assert (wiring.interfaces, wiring.streams, wiring.residual_blocks) == ((), (), ())
+
+
+def test_tensors_are_taken_in_the_order_of_the_modules_not_of_the_names() -> None:
+    in_order = ["stem.0", "blocks.2.conv", "blocks.10.conv", "blocks.10.downsample.0", "head"]
+    of_resnet = ["bn1", "conv1", "layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1", "fc"]
+    of_vgg = ["features.0", "features.3", "features.10", "classifier.0", "classifier.3"]
+    for names in (in_order, of_resnet, of_vgg, ["fc1", "fc2", "fc10", "out"]):
+        tensors = [Named(name, (8, 8)) for name in sorted(names)]
+        assert [one.name for one in in_module_order(tensors)] == names

@@ -153,7 +153,9 @@ def test_what_is_not_simple_is_refused(text: str) -> None:
 
 def test_a_recipe_of_aliases_of_aliases_is_refused_before_it_is_written_out() -> None:
     # 10^16 entries in 1 KiB; the refusal of an unknown method would quote them all.
-    levels = "\n".join(f"l{level}: &l{level} [{', '.join([f'*l{level - 1}'] * 10)}]" for level in range(1, 16))
+    levels = "\n".join(
+        f"l{level}: &l{level} [{', '.join([f'*l{level - 1}'] * 10)}]" for level in range(1, 16)
+    )
     with pytest.raises(yaml.YAMLError, match="aliases"):
         mergekit(f"l0: &l0 [{', '.join('x' * 10)}]\n{levels}\nmerge_method: *l15\nmodels: [{{model: a}}]")
 

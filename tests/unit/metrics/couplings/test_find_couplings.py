@@ -216,6 +216,17 @@ def test_wide_layers_are_looked_at_in_runs_of_whole_heads() -> None:
     assert all(run[0] % 128 == 0 for run in chosen.reshape(-1, 128))
 
 
+def test_a_stream_too_wide_to_be_read_whole_has_no_effects_of_its_feed_forward_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # 20 of the 48 channels of 144 hidden units; in earnest from 16,385 channels of 512 units on.
+    monkeypatch.setattr("layerwatch.metrics.couplings.weights._MOST_ELEMENTS", 20 * 144)
+
+    effects = [one for one in couplings_of(transformer()) if one.kind is CouplingKind.LOGIT_EFFECT]
+
+    assert not [one for one in effects if one.layers[0].endswith("fc2")]
+
+
 def test_couplings_survive_being_written_down() -> None:
     for one in couplings_of(transformer()):
         assert coupling_of(coupling_to_json(one)) == one
@@ -313,3 +324,12 @@ def test_layers_of_a_stage_are_held_against_each_other_and_moments_carried_throu
     assert ("fc", "inputs") in stages
     estimated = {one.layers[0] for one in found if one.part == "estimated"}
     assert estimated == {"layer1.0.conv1", "layer2.0.conv1", "layer2.0.downsample.0"}
+
+
+@pytest.mark.parametrize("network", sorted(_NETWORKS))
+@given(st.data())
+def test_the_order_of_the_tensors_in_the_file_does_not_matter(network: str, data: st.DataObject) -> None:
+    state = _NETWORKS[network]
+    names = data.draw(st.permutations(sorted(state)))
+
+    assert couplings_of({name: state[name] for name in names}) == couplings_of(state)

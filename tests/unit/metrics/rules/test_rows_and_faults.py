@@ -171,3 +171,14 @@ def test_rows_whose_norms_scatter_far_more_than_the_other_layers_are_critical(
     assert [(one.layer, one.severity) for one in findings] == [("fc", Severity.CRITICAL)] * fires
     # Rows that were exchanged have other norms as well.
     assert findings_of("row_scales", examination(*others, scattered("fc", value, cosine=0.7))) == []
+
+
+@pytest.mark.parametrize(("spread", "fires"), [(1.01, False), (1.3, True)])
+def test_groups_whose_factors_are_nearly_equal_have_no_scales_of_their_own(
+    spread: float, fires: bool
+) -> None:
+    # Dead rows and two exchanged ones leave all other groups as they were.
+    fault = storage_fault(StorageFaultKind.GROUP_SCALES, spread=spread)
+    changed = layer("fc", change=change(aligned=aligned(0.3, fault=fault)))
+
+    assert len(findings_of("group_scales", among_healthy(changed))) == fires

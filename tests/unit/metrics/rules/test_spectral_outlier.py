@@ -56,8 +56,20 @@ def test_the_limit_is_one_and_three_times_the_median(
 
     assert [finding.layer for finding in findings] == ["fc"] * fires
     for finding in findings:
-        assert finding.severity is Severity.CRITICAL
+        assert finding.severity is (Severity.CRITICAL if cosine > 0.0 else Severity.WARNING)
         assert finding.strength == pytest.approx(value / max(1.0, 3 * median))
+
+
+@pytest.mark.parametrize(
+    ("median", "value", "severity"),
+    [(0.0, 1.99, "warning"), (0.0, 2.01, "critical"), (0.5, 2.99, "warning"), (0.5, 3.01, "critical")],
+)
+def test_after_another_seed_only_twice_the_limit_is_critical(
+    median: float, value: float, severity: str
+) -> None:
+    (finding,) = findings_of(RULE, beside(median, value, cosine=0.0, relative=1.4))
+
+    assert finding.severity == severity
 
 
 @pytest.mark.parametrize(
