@@ -2,6 +2,7 @@
 # make test   set up and run all tests
 # make check  format, lint, types, import layers (no tests)
 # make bench  timings, as ratios within one run
+# make bench-detection  how well broken layers are told from healthy changes
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 export PYTHONSAFEPATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test check bench golden format clean
+.PHONY: run test check bench bench-detection golden format clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +39,9 @@ check: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python tests/bench/bench.py
 
+bench-detection: $(VENV)/.installed-dev
+	$(BIN)/python tests/bench/detection/bench_detection.py
+
 golden: $(VENV)/.installed-dev
 	LAYERWATCH_UPDATE_GOLDEN=1 $(BIN)/pytest tests/golden
 	$(BIN)/pytest tests/golden
@@ -47,4 +51,4 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .venv-bench bench.json .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	rm -rf $(VENV) .venv-bench bench.json .bench-detection bench-detection.json .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
