@@ -565,7 +565,7 @@ class BatchnormStatisticsSettings(RuleSettings):
 class OutOfStepSettings(RuleSettings):
     """A layer out of step with those it shares units or channels with."""
 
-    evidence: PositiveNumber = 5.0
+    evidence: PositiveNumber = 7.0
     """Violated when the couplings of a layer speak against it by this natural logarithm of a likelihood ratio."""
 
     warning_evidence: PositiveNumber = 4.0

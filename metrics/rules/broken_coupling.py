@@ -28,10 +28,10 @@ as one layer is permuted, random, transposed or turned in sign, which no spectru
 
 Compared with the baseline, which may be of another seed, is how strong each coupling is, in standard deviations
 from chance, never the weights. Each is evidence (a log likelihood ratio, at most 12) for or against its layers;
-evidence of several adds up, and intact couplings speak for a layer. Critical from 5, a warning from 4; no healthy
-training of the calibration, another seed and another recipe included, exceeded 3. Signs of queries and keys, of
-values and output come and go from seed to seed while they are weak; they count only where they were strong and
-turned.
+evidence of several adds up, and intact couplings speak for a layer. Critical from 7 (odds of a thousand to one), a
+warning from 4; no healthy training of the calibration, another seed and another recipe included, exceeded 3.
+Signs of queries and keys, of values and output come and go from seed to seed while they are weak; they count only
+where they were strong and turned.
 
 In small transformers of several seeds: channels of the stream 5 to 27, units of queries and keys 9 to 39, hidden
 units 12 to 44, tokens 20 to 23; after a permutation within 3 of zero.

@@ -29,7 +29,7 @@ units and their sizes between consecutive layers, channels of a residual stage, 
 norm's stored means, weights and bias of one layer, relations between inputs and between outputs, and what the
 whole chain does from input to output; the last three see permuted inputs or classes and turned signs. Strengths
 are scores in standard deviations from chance. Each coupling is evidence (a log likelihood ratio, at most 12) for or
-against a layer; critical from 5, a warning from 4, where no healthy training of the calibration, another seed
+against a layer; critical from 7, a warning from 4, where no healthy training of the calibration, another seed
 and another recipe included, exceeded 3.7.
 
 In several digit networks of different seeds the units of an MLP scored 33 to 80, of a convolutional network 3 to
