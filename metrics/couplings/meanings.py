@@ -23,6 +23,8 @@ _TOKENS = 512
 _RELATED = 48
 """Inputs or outputs whose relations make a profile: 48 give 1,128 numbers."""
 _SCORED = 128
+_LONGEST_CHAIN = 32
+"""A product of more layers says nothing about what the network does."""
 _ENDS = (16, 64)
 """Outputs and inputs of the profile of a whole chain."""
 
@@ -69,6 +71,8 @@ def _halves(features: Floats) -> float:
 
 def chain_meanings(weights: Weights, chain: Sequence[Interface]) -> Iterator[Coupling]:
     """Of a maximal chain of interfaces, from its first layer's inputs to its last layer's outputs."""
+    if len(chain) > _LONGEST_CHAIN:
+        return
     first, last = chain[0].producer, chain[-1].consumer
     matrix = weights.whole(first)
     inputs = matrix.reshape(len(matrix), -1).T
@@ -99,6 +103,7 @@ def _product(weights: Weights, chain: Sequence[Interface]) -> Floats:
     matrix = weights.whole(chain[0].producer)
     product = _folded(weights, chain[0].producer, matrix.reshape(len(matrix), -1))
     for interface in chain:
+        weights.release()
         matrix = weights.whole(interface.consumer)
         sums = matrix.reshape(len(matrix), interface.units, -1).sum(axis=2)
         product = _folded(weights, interface.consumer, sums) @ product

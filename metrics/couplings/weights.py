@@ -23,7 +23,8 @@ MOST_UNITS = 512
 _MOST_ELEMENTS = 1 << 23
 """Elements that are looked at together: 64 MiB in float64."""
 
-_MOST_WHOLE = 1 << 24
+_MOST_WHOLE = 1 << 22
+"""The same of a whole layer: 32 MiB in float64, of which several are needed at a time."""
 
 _RUN = 128
 """Units are taken in runs, so that whole attention heads are among them."""

@@ -60,7 +60,7 @@ def test_the_report_has_every_field_of_its_contract() -> None:
     assert set(report) >= TOP
     assert report["schema_version"] == 1
     assert set(report["model"]) == MODEL
-    assert set(report["baseline"]) == MODEL | {"relation", "chosen_by"}
+    assert set(report["baseline"]) == MODEL | {"relation", "chosen_by", "looks_like", "because"}
     assert report["verdict"] == "fail"
     assert {finding["rule"] for finding in report["findings"]} == {"non_finite", "unreadable"}
     for finding in report["findings"]:
