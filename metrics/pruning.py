@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from statistics import median
 
 from layerwatch.metrics.examination import Examination, ExaminedLayer
+from layerwatch.metrics.others import medians_of_others
 from layerwatch.metrics.wiring import Wiring, find_wiring, in_module_order
 
 ALIKE = 0.5
@@ -47,13 +47,13 @@ class Pruning:
 
     branches: Mapping[str, str]
     rises: Mapping[str, float]
+    _around: Mapping[str, float] = field(repr=False)
     _layers: Mapping[str, ExaminedLayer] = field(repr=False)
     _wiring: Wiring = field(repr=False)
 
     def rise_around(self, layer: str) -> float:
         """Median rise of the share of zeros over the other layers; 0 where there is no other."""
-        others = [rise for name, rise in self.rises.items() if name != layer]
-        return float(median(others)) if others else 0.0
+        return self._around.get(layer, 0.0)
 
     def is_model_wide(self, layer: str) -> bool:
         """True where the layer became sparse along with most of the others: the model was pruned."""
@@ -87,7 +87,8 @@ def pruning_of(examination: Examination) -> Pruning:
     """Look for deliberate zeros."""
     wiring = find_wiring(examination.everything)
     layers = {layer.name: layer for layer in in_module_order(examination.layers)}
-    return Pruning(_branches(examination, layers, wiring), _rises(examination), layers, wiring)
+    rises = _rises(examination)
+    return Pruning(_branches(examination, layers, wiring), rises, medians_of_others(rises), layers, wiring)
 
 
 def _rises(examination: Examination) -> dict[str, float]:

@@ -7,7 +7,7 @@ spectrum (a permutation), norms exchanged (a transpose).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import log
@@ -16,7 +16,7 @@ from statistics import median
 from layerwatch.config.rules import RulesSettings
 from layerwatch.metrics.change import AlignedChange, Method
 from layerwatch.metrics.examination import Context, Examination, ExaminedLayer, Regime
-from layerwatch.metrics.findings import EvidenceValue
+from layerwatch.metrics.findings import EvidenceValue, Finding, RuleGroup, Severity
 from layerwatch.metrics.outline import OutlineChange
 from layerwatch.metrics.rowmatching import Axis, Reordering
 
@@ -71,6 +71,24 @@ def what_became(
         or (_by_rows(aligned, rules) if aligned.rows else _by_outline(layer, aligned, context, rules))
         or _replaced(layer, aligned.cosine, examination, rules)
     )
+
+
+def findings_of(
+    defect: Defect, group: RuleGroup, examination: Examination, context: Context, rules: RulesSettings
+) -> Iterator[Finding]:
+    """What the rule of a defect says: one finding for each layer that this became of."""
+    for layer in examination.layers:
+        became = what_became(layer, examination, context, rules)
+        if became is not None and became.defect is defect:
+            yield Finding(
+                str(defect),
+                group,
+                Severity(getattr(rules, defect).severity),
+                layer.name,
+                became.message,
+                became.evidence,
+                strength=became.strength,
+            )
 
 
 def usual_cosine(layer: str, examination: Examination) -> float:

@@ -6,44 +6,30 @@ from collections.abc import Iterator
 
 from layerwatch.config.rules import RulesSettings
 from layerwatch.metrics.examination import Context, Examination
-from layerwatch.metrics.findings import Finding, RuleGroup, Severity
+from layerwatch.metrics.findings import Finding, RuleGroup
 from layerwatch.metrics.rules.base import Rule
-from layerwatch.metrics.storagefaults import StorageFaultKind, group_words
+from layerwatch.metrics.storagefaultfindings import findings
+from layerwatch.metrics.storagefaults import StorageFault, StorageFaultKind, group_words
 
 _LEAST_SPREAD = 1.02
 """Where nearly all factors are equal, a few rows were emptied or exchanged, and no scales."""
 
 
 def check(examination: Examination, context: Context, rules: RulesSettings) -> Iterator[Finding]:
-    if not context.regime.comparable:
-        return
-    for layer in examination.layers:
-        aligned = layer.change.aligned if layer.change else None
-        fault = aligned.fault if aligned else None
-        if (
-            fault is None
-            or fault.kind is not StorageFaultKind.GROUP_SCALES
-            or fault.explained < rules.group_scales.explained
-            or (fault.spread is not None and fault.spread < _LEAST_SPREAD)
-        ):
-            continue
-        yield Finding(
-            RULE.name,
-            RULE.group,
-            Severity(rules.group_scales.severity),
-            layer.name,
-            f"each {group_words(fault)} is the baseline's times a factor of its own (they differ by "
-            f"x{fault.spread or 1.0:.3g}), which explains {fault.explained:.0%} of the change: scales of another group size or order",
-            {
-                "explained": fault.explained,
-                "limit": rules.group_scales.explained,
-                "group": fault.group,
-                "axis": str(fault.axis),
-                "spread": fault.spread,
-                "relative_change": aligned.relative_change if aligned else None,
-            },
-            strength=fault.explained / rules.group_scales.explained,
-        )
+    rule = (RULE.name, RULE.group)
+    kind = StorageFaultKind.GROUP_SCALES
+    for finding in findings(kind, rule, rules.group_scales, examination, context, _sentence):
+        spread = finding.evidence["spread"]
+        if not isinstance(spread, float) or spread >= _LEAST_SPREAD:
+            yield finding
+
+
+def _sentence(fault: StorageFault) -> str:
+    return (
+        f"each {group_words(fault)} is the baseline's times a factor of its own (they differ by "
+        f"x{fault.spread or 1.0:.3g}), which explains {fault.explained:.0%} of the change: scales of another group size "
+        "or order"
+    )
 
 
 RULE = Rule(

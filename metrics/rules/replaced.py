@@ -6,24 +6,13 @@ from collections.abc import Iterator
 
 from layerwatch.config.rules import RulesSettings
 from layerwatch.metrics.examination import Context, Examination
-from layerwatch.metrics.findings import Finding, RuleGroup, Severity
+from layerwatch.metrics.findings import Finding, RuleGroup
 from layerwatch.metrics.rules.base import Rule
-from layerwatch.metrics.whatbecame import Defect, what_became
+from layerwatch.metrics.whatbecame import Defect, findings_of
 
 
 def check(examination: Examination, context: Context, rules: RulesSettings) -> Iterator[Finding]:
-    for layer in examination.layers:
-        became = what_became(layer, examination, context, rules)
-        if became is not None and became.defect is Defect.REPLACED:
-            yield Finding(
-                RULE.name,
-                RULE.group,
-                Severity(rules.replaced.severity),
-                layer.name,
-                became.message,
-                became.evidence,
-                strength=became.strength,
-            )
+    return findings_of(Defect.REPLACED, RULE.group, examination, context, rules)
 
 
 RULE = Rule(

@@ -6,40 +6,24 @@ from collections.abc import Iterator
 
 from layerwatch.config.rules import RulesSettings
 from layerwatch.metrics.examination import Context, Examination
-from layerwatch.metrics.findings import Finding, RuleGroup, Severity
+from layerwatch.metrics.findings import Finding, RuleGroup
 from layerwatch.metrics.rules.base import Rule
-from layerwatch.metrics.storagefaults import StorageFaultKind, group_words
+from layerwatch.metrics.storagefaultfindings import findings
+from layerwatch.metrics.storagefaults import StorageFault, StorageFaultKind, group_words
 
 
 def check(examination: Examination, context: Context, rules: RulesSettings) -> Iterator[Finding]:
-    if not context.regime.comparable:
-        return
-    for layer in examination.layers:
-        aligned = layer.change.aligned if layer.change else None
-        fault = aligned.fault if aligned else None
-        if (
-            fault is None
-            or fault.kind is not StorageFaultKind.SHIFTED_SCALES
-            or fault.explained < rules.scales_shifted.explained
-        ):
-            continue
-        yield Finding(
-            RULE.name,
-            RULE.group,
-            Severity(rules.scales_shifted.severity),
-            layer.name,
-            f"each {group_words(fault)} has the scale of its neighbour: one factor each explains {fault.explained:.0%} of "
-            f"the change, and they differ by x{fault.spread or 1.0:.3g}",
-            {
-                "explained": fault.explained,
-                "limit": rules.scales_shifted.explained,
-                "group": fault.group,
-                "axis": str(fault.axis),
-                "spread": fault.spread,
-                "relative_change": aligned.relative_change if aligned else None,
-            },
-            strength=fault.explained / rules.scales_shifted.explained,
-        )
+    rule = (RULE.name, RULE.group)
+    return findings(
+        StorageFaultKind.SHIFTED_SCALES, rule, rules.scales_shifted, examination, context, _sentence
+    )
+
+
+def _sentence(fault: StorageFault) -> str:
+    return (
+        f"each {group_words(fault)} has the scale of its neighbour: one factor each explains {fault.explained:.0%} of "
+        f"the change, and they differ by x{fault.spread or 1.0:.3g}"
+    )
 
 
 RULE = Rule(

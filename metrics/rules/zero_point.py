@@ -6,39 +6,22 @@ from collections.abc import Iterator
 
 from layerwatch.config.rules import RulesSettings
 from layerwatch.metrics.examination import Context, Examination
-from layerwatch.metrics.findings import Finding, RuleGroup, Severity
+from layerwatch.metrics.findings import Finding, RuleGroup
 from layerwatch.metrics.rules.base import Rule
-from layerwatch.metrics.storagefaults import StorageFaultKind, group_words
+from layerwatch.metrics.storagefaultfindings import findings
+from layerwatch.metrics.storagefaults import StorageFault, StorageFaultKind, group_words
 
 
 def check(examination: Examination, context: Context, rules: RulesSettings) -> Iterator[Finding]:
-    if not context.regime.comparable:
-        return
-    for layer in examination.layers:
-        aligned = layer.change.aligned if layer.change else None
-        fault = aligned.fault if aligned else None
-        if (
-            fault is None
-            or fault.kind is not StorageFaultKind.ZERO_POINT
-            or fault.explained < rules.zero_point.explained
-        ):
-            continue
-        yield Finding(
-            RULE.name,
-            RULE.group,
-            Severity(rules.zero_point.severity),
-            layer.name,
-            f"its weights are off by one constant per {group_words(fault)}, which explains {fault.explained:.0%} of the "
-            "change: a zero point is off",
-            {
-                "explained": fault.explained,
-                "limit": rules.zero_point.explained,
-                "group": fault.group,
-                "axis": str(fault.axis),
-                "relative_change": aligned.relative_change if aligned else None,
-            },
-            strength=fault.explained / rules.zero_point.explained,
-        )
+    rule = (RULE.name, RULE.group)
+    return findings(StorageFaultKind.ZERO_POINT, rule, rules.zero_point, examination, context, _sentence)
+
+
+def _sentence(fault: StorageFault) -> str:
+    return (
+        f"its weights are off by one constant per {group_words(fault)}, which explains {fault.explained:.0%} of the "
+        "change: a zero point is off"
+    )
 
 
 RULE = Rule(
