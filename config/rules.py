@@ -341,6 +341,22 @@ class UnrelatedToParentSettings(RuleSettings):
     """Violated when less than this share of the layers points the parent's way."""
 
 
+class LineageContradictedSettings(RuleSettings):
+    """A version whose weights come from another version than the declared one."""
+
+    severity: SeverityName = "warning"
+    """How bad a violation is."""
+
+    unrelated: Share = 0.3
+    """Violated when the cosine to the declared parent is below this ..."""
+
+    related: Share = 0.5
+    """... and that to the nearest known version above this ..."""
+
+    ratio: PositiveNumber = 2.0
+    """... or when a conversion lies so many times nearer to that one."""
+
+
 class MergeRecipeSettings(RuleSettings):
     """A merge that was not made by its recipe, in one layer or in all."""
 
@@ -576,6 +592,13 @@ class IncoherentInterfaceSettings(OutOfStepSettings):
     """A layer of a plain or convolutional network out of step with its neighbours."""
 
 
+class NoiseAddedSettings(OutOfStepSettings):
+    """A layer of another training that is larger and less in step than it should be."""
+
+    evidence: PositiveNumber = 9.0
+    """Violated when norm and couplings of a layer speak for noise by this logarithm of a likelihood ratio."""
+
+
 class BrokenCouplingSettings(OutOfStepSettings):
     """A layer of a transformer out of step with the layers that share its units or channels."""
 
@@ -621,6 +644,7 @@ class RulesSettings(SettingsModel):
     tail_exponent: TailExponentSettings = TailExponentSettings()
     export_differs: ExportDiffersSettings = ExportDiffersSettings()
     unrelated_to_parent: UnrelatedToParentSettings = UnrelatedToParentSettings()
+    lineage_contradicted: LineageContradictedSettings = LineageContradictedSettings()
     merge_recipe: MergeRecipeSettings = MergeRecipeSettings()
     merge_norm_collapse: MergeNormCollapseSettings = MergeNormCollapseSettings()
     merge_wrong_base: MergeWrongBaseSettings = MergeWrongBaseSettings()
@@ -635,6 +659,7 @@ class RulesSettings(SettingsModel):
     batchnorm_statistics: BatchnormStatisticsSettings = BatchnormStatisticsSettings()
     incoherent_interface: IncoherentInterfaceSettings = IncoherentInterfaceSettings()
     broken_coupling: BrokenCouplingSettings = BrokenCouplingSettings()
+    noise_added: NoiseAddedSettings = NoiseAddedSettings()
     noise_like: NoiseLikeSettings = NoiseLikeSettings()
     uniform_scaling: UniformScalingSettings = UniformScalingSettings()
     label_noise: LabelNoiseSettings = LabelNoiseSettings()

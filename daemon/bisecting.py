@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -14,19 +14,23 @@ from layerwatch.daemon.bisect import Bisection, Link, bisect
 from layerwatch.daemon.examining import examine_stored
 from layerwatch.daemon.gate.engine import measure_file
 from layerwatch.daemon.history import load_history
-from layerwatch.daemon.lineage import ancestry
+from layerwatch.daemon.lineage.line import ancestry
 from layerwatch.daemon.measuring import is_complete
 from layerwatch.daemon.scan.content import Progress
 from layerwatch.daemon.scan.executor import LocalExecutor
 from layerwatch.daemon.store import baselines, comparisons, contents, versions
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.ordering import sort_key
+from layerwatch.daemon.store.origins import resolve
 from layerwatch.daemon.store.records import ContentRecord, VersionKey, VersionRecord
+from layerwatch.metrics.errors import UnreadableError
 from layerwatch.metrics.examination import Examination
 from layerwatch.metrics.joining import examine
 from layerwatch.metrics.judge import Judgement, judge
+from layerwatch.metrics.layers import plan_layers
 from layerwatch.metrics.manifest import WEIGHT_SUFFIXES
 from layerwatch.metrics.measurement import METRIC_SET, Measurement
+from layerwatch.metrics.readers.detect import open_model
 
 
 def stored_line(database: Database, registry: str, model: str, to: str | None) -> list[Link[VersionRecord]]:
@@ -82,7 +86,9 @@ def bisect_stored(
         with database.read() as connection:
             exact = comparisons.load(connection, version.fingerprint, good.fingerprint) or {}
             history = load_history(connection, version)
-        is_parent = version.lineage.parent == good.key.version
+            declared = version.lineage.parent
+            parent = None if declared is None else resolve(connection, version, declared, exact=True)
+        is_parent = parent is not None and parent.id == good.id
         examination = examine_stored(
             database,
             content,
@@ -97,17 +103,25 @@ def bisect_stored(
     return bisect(layer, links, judged)
 
 
+def layers_of_files(paths: Sequence[Path]) -> list[str]:
+    """Names of all layers that any of these files has, by their headers; those that cannot be read have none."""
+    names: dict[str, None] = {}
+    for path in paths:
+        # Told as the trouble of this version when it is measured.
+        with suppress(UnreadableError, OSError), closing(open_model(path)) as reader:
+            plan = plan_layers(reader.tensors())
+            names.update(dict.fromkeys(layer.name for layer in (*plan.vectors, *plan.layers)))
+    return list(names)
+
+
 def bisect_files(
     paths: Sequence[Path], layer: str, settings: Settings, progress: Callable[[str, Progress], None]
-) -> tuple[Bisection, list[str]]:
+) -> Bisection:
     """Where a layer broke among files, each compared element by element with the last good one.
 
     Args:
         paths: oldest first.
         progress: told (name of the file, progress) after each layer.
-
-    Returns:
-        The bisection, and the names of all layers that any of the files has.
     """
     kept: dict[str, Measurement] = {}
     found: dict[Path, ContentRecord] = {}
@@ -122,10 +136,7 @@ def bisect_files(
             return examination, judge(examination, settings.rules)
 
         links = [Link(name, path) for name, path in zip(_names(paths), paths, strict=True)]
-        bisection = bisect(layer, links, judged)
-    return bisection, list(
-        dict.fromkeys(entry.name for content in found.values() for entry in content.layers)
-    )
+        return bisect(layer, links, judged)
 
 
 def versions_in(directory: Path) -> list[Path]:

@@ -58,7 +58,7 @@ def follow_composites(
         changed |= _follow(connection, composite, rules, policy, now)
     names = {composite.name for composite in composites}
     for record in versions.current_of_registry(connection, COMPOSITES):
-        if record.key.model not in names:
+        if record.key.model not in names and record.gone_at is None:
             changed |= _mark_gone(connection, record, now)
     for model in {record.model for record in refs.list_refs(connection, COMPOSITES)} - names:
         changed |= follow_refs(connection, COMPOSITES, model, {}, policy, now)
@@ -92,12 +92,15 @@ def _follow(
     members = with_changes([one.verdict for one in found], before)
     judgement = _judge(members, rules)
 
-    location = _location(members, before)
-    record = versions.register(connection, key, fingerprint, location, now.isoformat(), Lineage(), now)
+    if pointed is not None and is_same and pointed.current and pointed.gone_at is None:
+        record = pointed
+    else:
+        location = _location(members, before)
+        record = versions.register(connection, key, fingerprint, location, now.isoformat(), Lineage(), now)
     changed = _record(connection, record, members, judgement, is_same=is_same, now=now)
     changed |= follow_refs(connection, COMPOSITES, composite.name, {LATEST: key.version}, policy, now)
     for other in versions.current_of_registry(connection, COMPOSITES):
-        if other.key.model == composite.name and other.id != record.id:
+        if other.key.model == composite.name and other.id != record.id and other.gone_at is None:
             changed |= _mark_gone(connection, other, now)
     return changed
 

@@ -6,6 +6,7 @@ and then the same way as a file. Everything runs in the calling process; nothing
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,11 +19,11 @@ import torch
 
 from layerwatch.config.rules import RulesSettings
 from layerwatch.metrics.change import AlignedChange
-from layerwatch.metrics.couplings import find_couplings
 from layerwatch.metrics.delta import DeltaNumbers, delta_numbers
 from layerwatch.metrics.errors import UnreadableError
 from layerwatch.metrics.examination import Examination, ExaminedLayer
 from layerwatch.metrics.findings import Finding
+from layerwatch.metrics.guardedcouplings import couplings_or_problem
 from layerwatch.metrics.joining import FoundContent, examine
 from layerwatch.metrics.judge import Judgement, judge
 from layerwatch.metrics.layerentry import entry_of, unexamined_entry
@@ -42,6 +43,8 @@ from layerwatch.metrics.results import (
     ModelComparison,
     ModelMeasurement,
 )
+
+_LOGGER = logging.getLogger(__name__)
 
 Model: TypeAlias = str | os.PathLike[str] | torch.nn.Module | Mapping[str, Any]
 """A path of a file or directory, a torch module, a state dict, or a dict of name -> numpy array."""
@@ -188,7 +191,9 @@ def _found(
         layers.append(measured)
     entries = (*map(entry_of, layers), *map(unexamined_entry, opened.model.plan.unexamined))
     exact = {one.layer.name: one.exact for one in layers if one.exact is not None}
-    couplings = find_couplings(opened.model)
+    couplings, problem = couplings_or_problem(opened.model)
+    if problem is not None:
+        _LOGGER.warning("%s: %s; the layers are judged one by one", opened.source, problem)
     return _Found(tuple(layers), FoundContent(entries, couplings=couplings), exact)
 
 

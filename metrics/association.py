@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +36,25 @@ def agreement(one: Floats, other: Floats) -> float:
     Args:
         one, other: symmetric, shape (units, units), zero on the diagonal; four units at least.
     """
-    n = len(one)
-    total = float(np.vdot(one, other))
-    s0, s1, s2 = _sums(one)
-    t0, t1, t2 = _sums(other)
+    return _standardised(len(one), float(np.vdot(one, other)), _sums(one), _sums(other))
+
+
+def agreements(tables: Sequence[NDArray[np.floating[Any]]]) -> Floats:
+    """Of each of several tables with each other, shape (tables, tables)."""
+    sums = [_sums(table) for table in tables]
+    found = np.zeros((len(tables), len(tables)))
+    for number, table in enumerate(tables):
+        for place, other in enumerate(tables[:number]):
+            score = _standardised(len(table), float(np.vdot(table, other)), sums[number], sums[place])
+            found[number, place] = found[place, number] = score
+    return found
+
+
+_Sums = tuple[float, float, float]
+
+
+def _standardised(n: int, total: float, one: _Sums, other: _Sums) -> float:
+    (s0, s1, s2), (t0, t1, t2) = one, other
     pairs = n * (n - 1.0)
     triples, fours = pairs * (n - 2.0), pairs * (n - 2.0) * (n - 3.0)
     mean = s0 * t0 / pairs
@@ -51,21 +68,9 @@ def agreement(one: Floats, other: Floats) -> float:
     return (total - mean) / sqrt(variance) if variance > 1e-12 * abs(square) else 0.0
 
 
-def _sums(table: Floats) -> tuple[float, float, float]:
-    margins = table.sum(axis=1)
+def _sums(table: NDArray[np.floating[Any]]) -> _Sums:
+    margins = table.sum(axis=1, dtype=np.float64)
     return float(margins.sum()), 2.0 * float(np.vdot(table, table)), 4.0 * float(margins @ margins)
-
-
-def share_in_step(one: Floats, other: Floats) -> float:
-    """Share of units whose own relations agree by two standard deviations or more, 0..1."""
-    n = len(one)
-    off = ~np.eye(n, dtype=bool)
-    rows, others = one[off].reshape(n, n - 1), other[off].reshape(n, n - 1)
-    rows = rows - rows.mean(axis=1, keepdims=True)
-    others = others - others.mean(axis=1, keepdims=True)
-    scale = np.sqrt((rows**2).sum(axis=1) * (others**2).sum(axis=1))
-    own = (rows * others).sum(axis=1) / np.where(scale > 0.0, scale, 1.0)
-    return float((own * sqrt(n - 1) >= 2.0).mean())
 
 
 def rank_score(one: Floats, other: Floats) -> float:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from layerwatch.metrics.change import Method
 from layerwatch.metrics.examination import Context, Examination, Regime
-from layerwatch.metrics.outofstep import compared_couplings, watched_layers
+from layerwatch.metrics.outofstep import Suspicion, watched
 from layerwatch.metrics.relation import Relation
 from layerwatch.metrics.wiring import in_module_order
 
 _SHOWN = 5
+
+_SIDES = {
+    Suspicion.OUTPUTS: "the order of the outputs",
+    Suspicion.INPUTS: "the order of the inputs",
+    Suspicion.SIGN: "the sign",
+}
 
 
 def blind_spots(examination: Examination, context: Context) -> tuple[str, ...]:
@@ -57,16 +65,39 @@ def blind_spots(examination: Examination, context: Context) -> tuple[str, ...]:
 
 
 def _unaligned(examination: Examination) -> str:
-    watched = watched_layers(compared_couplings(examination.couplings, examination.baseline_couplings))
-    bare = [layer.name for layer in in_module_order(examination.layers) if layer.name not in watched]
-    seed = "The weights do not align with the baseline (another seed or another network): permuted rows or columns, "
-    if not bare:
-        return (
-            f"{seed}sign flips, transposes and swapped layers show only in how the layers go together. A quarter of a "
-            "layer's units out of place, turned signs of queries and keys and noise below the layer's own size may not."
-        )
-    shown = ", ".join(bare[:_SHOWN]) + (f" and {len(bare) - _SHOWN} more" if len(bare) > _SHOWN else "")
-    return (
-        f"{seed}sign flips, transposes and swapped layers leave spectra as they are, and could not be seen in "
-        f"{len(bare)} of {len(examination.layers)} layers, which are not known to go together with others: {shown}."
+    at_hand = {(one.key, one.units) for one in examination.couplings}
+    known = watched(one for one in examination.baseline_couplings if (one.key, one.units) in at_hand)
+    layers = in_module_order(examination.layers)
+    bare = {
+        what: [
+            layer.name
+            for layer in layers
+            if suspicion not in known.get(layer.name, ()) and _can_be_damaged(layer.shape, suspicion)
+        ]
+        for suspicion, what in _SIDES.items()
+    }
+    told = [f"{what} of {_named(names, len(layers))}" for what, names in bare.items() if names]
+    seed = (
+        "The weights do not align with the baseline (another seed or another network): permuted rows or columns, sign "
+        "flips, transposes and swapped layers show only in how the layers go together."
     )
+    if not told:
+        return (
+            f"{seed} A quarter of a layer's units out of place, turned signs of queries and keys and noise below the "
+            "layer's own size may not."
+        )
+    return (
+        f"{seed} Watched by nothing in this model, so that a permutation or turned signs there may leave no mark: "
+        f"{'; '.join(told)}."
+    )
+
+
+def _can_be_damaged(shape: tuple[int, ...], suspicion: Suspicion) -> bool:
+    # A single row or column has no order; a transposed layer has more than one of both.
+    return {Suspicion.OUTPUTS: shape[0], Suspicion.INPUTS: shape[1]}.get(suspicion, 2) > 1
+
+
+def _named(names: Sequence[str], layers: int) -> str:
+    if len(names) == layers > 1:
+        return f"all {layers} layers"
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -11,6 +11,8 @@ from enum import StrEnum
 from math import isfinite
 from typing import Any
 
+from layerwatch.metrics.unitplaces import UnitPlaces
+
 
 class Side(StrEnum):
     """Where a layer takes part: with its outputs, its inputs, or its numbers as they are (a vector)."""
@@ -37,7 +39,9 @@ class CouplingKind(StrEnum):
     VALUE_OUTPUT_NORMS = "value_output_norms"
     VALUE_OUTPUT_SIGNS = "value_output_signs"
     STREAM_CHANNELS = "stream_channels"
+    STREAM_PARTNERS = "stream_partners"
     STAGE_CHANNELS = "stage_channels"
+    STAGE_PARTNERS = "stage_partners"
     GAIN_TO_READER = "gain_to_reader"
     BIAS = "bias"
     VOCABULARY = "vocabulary"
@@ -95,13 +99,13 @@ class Coupling:
         layers: names of the layers and vectors that take part, the one that the coupling is about first.
         value: the coupling; a score in standard deviations of what chance gives, with its sign. For
             ``batchnorm_statistics`` a correlation, -1..1; for a profile its root mean square.
-        slope: for ``batchnorm_statistics`` the slope of predicted on stored statistics; for ``interface_units`` the share
-            of units that are in step by themselves, 0..1; for relations of inputs and outputs the agreement of one
-            half of the features with the other, in standard deviations; else None.
+        slope: for ``batchnorm_statistics`` the slope of predicted on stored statistics; for relations of inputs and
+            outputs the agreement of one half of the features with the other, in standard deviations; else None.
         units: number of units or channels it was taken over.
         sides: where each of the layers takes part, in the order of ``layers``.
         part: of a layer that holds several (queries, keys and values in one), which one; else empty.
         profile: numbers that mean the same in every training of the model, normalised; empty for other kinds.
+        places: how the units find each other, one by one; None where that was not looked at.
     """
 
     kind: CouplingKind
@@ -112,6 +116,7 @@ class Coupling:
     sides: tuple[Side, ...] = ()
     part: str = ""
     profile: tuple[float, ...] = ()
+    places: UnitPlaces | None = None
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -121,6 +126,7 @@ class Coupling:
 
 def coupling_to_json(coupling: Coupling) -> dict[str, Any]:
     """A coupling as data: what the scan process sends and the store keeps."""
+    places = coupling.places
     return {
         "kind": coupling.kind.value,
         "layers": list(coupling.layers),
@@ -130,6 +136,7 @@ def coupling_to_json(coupling: Coupling) -> dict[str, Any]:
         "sides": [side.value for side in coupling.sides],
         "part": coupling.part,
         "profile": list(coupling.profile),
+        "places": None if places is None else [places.displaced, places.reversed, places.clarity],
     }
 
 
@@ -146,6 +153,8 @@ def coupling_of(data: dict[str, Any]) -> Coupling:
         sides=tuple(Side(side) for side in data["sides"]),
         part=_text(data["part"]),
         profile=tuple(_number(value) for value in data["profile"]),
+        # What was stored before units were looked at one by one has none.
+        places=_places(data.get("places"), data["units"]),
     )
     if not coupling.layers or len(coupling.sides) != len(coupling.layers):
         raise ValueError("a coupling needs layers, and a side of each")
@@ -161,6 +170,15 @@ def _fits(coupling: Coupling) -> bool:
     if coupling.kind is CouplingKind.END_TO_END:
         return units > 0 and count % units == 0
     return True
+
+
+def _places(data: Any, units: int) -> UnitPlaces | None:
+    if data is None:
+        return None
+    displaced, turned, clarity = data
+    if any(type(count) is not int or not 0 <= count <= units for count in (displaced, turned)):
+        raise TypeError("units out of place must be counts, of no more than there are")
+    return UnitPlaces(displaced, turned, _number(clarity))
 
 
 def _text(value: object) -> str:

@@ -61,6 +61,7 @@ class LayerSketch:
         shape: dimensions as stored.
         dtype: stored type in safetensors spelling; its rounding is what a faithful copy may differ by.
         folded: True when a BatchNorm was folded into the sketched matrix.
+        raw: the same layer without the fold; None where nothing is folded, or where it was not kept.
     """
 
     sketch: NDArray[np.float32]
@@ -68,6 +69,12 @@ class LayerSketch:
     shape: tuple[int, ...]
     dtype: str = "F32"
     folded: bool = False
+    raw: LayerSketch | None = None
+
+    @property
+    def unfolded(self) -> LayerSketch:
+        """The layer as its weights are stored, where that is known; itself otherwise."""
+        return self if self.raw is None else self.raw
 
     @property
     def usable(self) -> bool:
@@ -192,13 +199,21 @@ def layer_sketch(measurement: Measurement) -> LayerSketch | None:
     if folded:
         log_norm = measurement.folded.log_norm if measurement.folded else None
         norm = 0.0 if log_norm is None else float(10.0 ** (log_norm / 2))
-    return LayerSketch(measurement.sketch, norm, measurement.shape, measurement.dtype, folded)
+    raw = None
+    if folded and measurement.raw_sketch is not None:
+        raw = LayerSketch(measurement.raw_sketch, measurement.norm, measurement.shape, measurement.dtype)
+    return LayerSketch(measurement.sketch, norm, measurement.shape, measurement.dtype, folded, raw)
 
 
 def layer_sketches(measurements: Mapping[str, Measurement]) -> dict[str, LayerSketch]:
     """Sketches of a model's layers by name; layers without one are left out."""
     found = {name: layer_sketch(measurement) for name, measurement in measurements.items()}
     return {name: sketch for name, sketch in found.items() if sketch is not None}
+
+
+def unfolded(model: Mapping[str, LayerSketch]) -> dict[str, LayerSketch]:
+    """A model's layers as its weights are stored, as far as that is known: what a merge mixes."""
+    return {name: layer.unfolded for name, layer in model.items()}
 
 
 def check_sketches(*models: Mapping[str, LayerSketch]) -> None:

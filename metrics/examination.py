@@ -13,6 +13,7 @@ from layerwatch.config.rules import SpectralDivisors, SpectralOutlierSettings
 from layerwatch.metrics.change import Change
 from layerwatch.metrics.coupling import Coupling
 from layerwatch.metrics.experts import ExpertGroup
+from layerwatch.metrics.lineage import LineageEvidence
 from layerwatch.metrics.measurement import ARRAYS, LayerKind, Measurement
 from layerwatch.metrics.members import MemberVerdict
 from layerwatch.metrics.merge import MergeEvidence
@@ -202,6 +203,7 @@ class Examination:
         merge: how the version follows from the models that it was merged from; None where none are known.
         merge_remarks: why a declared merge could not be verified, in sentences.
         members: of a composite, with their verdicts (``members.py``).
+        lineage: the declared parent beside the nearest known version (``lineage.py``); None where there are not both.
     """
 
     layers: tuple[ExaminedLayer, ...]
@@ -223,6 +225,7 @@ class Examination:
     merge: MergeEvidence | None = None
     merge_remarks: tuple[str, ...] = ()
     members: tuple[MemberVerdict, ...] = ()
+    lineage: LineageEvidence | None = None
 
     @property
     def everything(self) -> Iterable[ExaminedLayer]:

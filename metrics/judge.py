@@ -62,7 +62,7 @@ def judge(examination: Examination, rules: RulesSettings) -> Judgement:
         statuses=_statuses(ordered, examination),
         blind_spots=blind_spots(examination, context),
         context=context,
-        diagnoses=diagnoses(ordered),
+        diagnoses=diagnoses(ordered, [layer.name for layer in examination.layers]),
     )
 
 

@@ -288,6 +288,7 @@ def begin_measuring(
         row_norms=sides.row_norms,
         column_norms=sides.column_norms,
         sketch=sketch_of_projections(projections, factors),
+        raw_sketch=None if factors is None else sketch_of_projections(projections),
     )
     raw_grams = gram_matrices(stack, None, options)
     folded_grams = None if factors is None else gram_matrices(stack, factors, options)

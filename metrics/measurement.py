@@ -120,6 +120,8 @@ class Measurement:
             where it was asked for, and not kept with the rest.
         row_norms, column_norms: norms of the folded, unfolded-to-2-D matrix, float32.
         sketch: linear sketch of that matrix, float32, 64 x 64 (``metrics/sketch.py``).
+        raw_sketch: that of the raw matrix, for folded layers only: a merge mixes raw matrices, and a fold of a mixture
+            is no mixture of folds. None as well where the measurement is older than this sketch.
     """
 
     digest: str
@@ -151,7 +153,16 @@ class Measurement:
     row_norms: NDArray[np.float32] | None = None
     column_norms: NDArray[np.float32] | None = None
     sketch: NDArray[np.float32] | None = None
+    raw_sketch: NDArray[np.float32] | None = None
 
 
-ARRAYS = ("spectrum", "folded_spectrum", "shuffled_spectrum", "row_norms", "column_norms", "sketch")
+ARRAYS = (
+    "spectrum",
+    "folded_spectrum",
+    "shuffled_spectrum",
+    "row_norms",
+    "column_norms",
+    "sketch",
+    "raw_sketch",
+)
 """Names of the attributes of a :class:`Measurement` that are arrays."""

@@ -22,7 +22,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from layerwatch.metrics.estimate import LayerSketch, layer_sketch
+from layerwatch.metrics.estimate import LayerSketch, layer_sketch, unfolded
 from layerwatch.metrics.layerentry import LayerEntry
 from layerwatch.metrics.measurement import Measurement
 from layerwatch.metrics.recipe import LeftOut, RecipeStatus, merge_coefficients, reason_to_leave_out
@@ -170,7 +170,7 @@ class MergeEvidence:
 def stored_sketches(
     layers: Iterable[LayerEntry], load: Callable[[str], Measurement | None]
 ) -> dict[str, LayerSketch]:
-    """Sketches of a stored model by layer name, one measurement in memory at a time.
+    """Sketches of a stored model's weights by layer name, without folds, one measurement in memory at a time.
 
     Args:
         layers: what was found in it.
@@ -181,7 +181,7 @@ def stored_sketches(
         measurement = load(entry.digest) if entry.digest and len(entry.shape) >= 2 else None
         sketch = None if measurement is None else layer_sketch(measurement)
         if sketch is not None:
-            found[entry.name] = sketch
+            found[entry.name] = sketch.unfolded
     return found
 
 
@@ -199,7 +199,7 @@ def merge_evidence(
     base: MergeParent | None = None,
     recipe: MergeRecipe | None = None,
 ) -> MergeEvidence:
-    """Hold a merged version against its parents.
+    """Hold a merged version against its parents: their weights as stored, no batch norm folded in.
 
     Args:
         merged: the version's sketches by layer name.
@@ -214,6 +214,9 @@ def merge_evidence(
         raise ValueError("a merge needs at least one parent")
     if recipe is not None and recipe.weights is not None and len(recipe.weights) != len(parents):
         raise ValueError(f"{len(recipe.weights)} weights are declared for {len(parents)} parents")
+    merged = unfolded(merged)
+    parents = [MergeParent(parent.name, unfolded(parent.sketches)) for parent in parents]
+    base = None if base is None else MergeParent(base.name, unfolded(base.sketches))
     others = [*(parent.sketches for parent in parents), *(() if base is None else (base.sketches,))]
     left_out: list[tuple[str, LeftOut]] = []
     joined: list[_Joined] = []

@@ -18,6 +18,7 @@ PLAIN = frozenset(
         CouplingKind.BATCHNORM_STATISTICS,
         CouplingKind.BATCHNORM_INPUTS,
         CouplingKind.STAGE_CHANNELS,
+        CouplingKind.STAGE_PARTNERS,
         CouplingKind.END_TO_END,
         CouplingKind.HEAD_ENTRIES,
     }
@@ -51,7 +52,9 @@ _KINDS: Mapping[CouplingKind, str] = {
     CouplingKind.VALUE_OUTPUT_NORMS: "sizes of values and output",
     CouplingKind.VALUE_OUTPUT_SIGNS: "signs of values and output",
     CouplingKind.STREAM_CHANNELS: "channels of the residual stream",
+    CouplingKind.STREAM_PARTNERS: "channels of the residual stream, with the layers it goes with",
     CouplingKind.STAGE_CHANNELS: "channels of the residual stage",
+    CouplingKind.STAGE_PARTNERS: "channels of the residual stage, with the layers it goes with",
     CouplingKind.GAIN_TO_READER: "gains of the norm and sizes of what reads them",
     CouplingKind.BIAS: "weights and bias",
     CouplingKind.VOCABULARY: "tokens at input and output",

@@ -23,6 +23,7 @@ from layerwatch.metrics.estimate import (
     check_sketches,
     is_usable,
     standard_error,
+    unfolded,
 )
 from layerwatch.metrics.rounding import unit_roundoff
 
@@ -52,8 +53,9 @@ class LeftOut(StrEnum):
     """Why a layer has no part in a model's recipe.
 
     ``missing``: a parent (or the base) has no layer of this name; ``shape``: one of another shape; ``folded``: a
-    BatchNorm is folded into the sketch, and a merge of folded matrices is no fold of merged ones; ``non_finite``:
-    a sketch that cannot be used.
+    BatchNorm is folded into the sketch, and a merge of folded matrices is no fold of merged ones; only where the
+    measurement is from before sketches of the raw matrix were kept as well; ``non_finite``: a sketch that cannot be
+    used.
     """
 
     MISSING = "missing"
@@ -159,7 +161,7 @@ def model_recipe(
 ) -> ModelRecipe:
     """Coefficients of a model's merge, and the layers that they do not explain.
 
-    Layers are joined by name and shape. Without declared coefficients, the search for common ones starts from the
+    Layers are joined by name and shape, as their weights are stored: no batch norm folded in. Without declared coefficients, the search for common ones starts from the
     median over the layers' own, weighted by norm, and repeats: layers that deviate are set aside, the others are
     fitted together. A minority of layers that were made otherwise therefore does not bend the result.
 
@@ -178,8 +180,10 @@ def model_recipe(
         raise ValueError("a recipe needs at least one parent")
     if declared is not None and len(declared) != len(parents):
         raise ValueError(f"{len(declared)} coefficients are declared for {len(parents)} parents")
+    check_sketches(merged, *parents, *(() if base is None else (base,)))
+    merged, parents = unfolded(merged), [unfolded(one) for one in parents]
+    base = None if base is None else unfolded(base)
     others = [*parents, *(() if base is None else (base,))]
-    check_sketches(merged, *others)
     left_out: list[tuple[str, LeftOut]] = []
     joined: dict[str, _Layer] = {}
     for name, layer in merged.items():

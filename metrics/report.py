@@ -68,7 +68,10 @@ class FindingPart(_Part):
 
 
 class DiagnosisPart(_Part):
-    """What is wrong with one layer, or with the version (layer null): its type of defect is a rule's name."""
+    """What is wrong with one layer, or with the version (layer null): its type of defect is a rule's name.
+
+    ``layers``: how many layers and vectors share a defect of the version; 1 for one layer, 0 where none is named.
+    """
 
     layer: ForeignText | None
     severity: str
@@ -77,6 +80,7 @@ class DiagnosisPart(_Part):
     likely_cause: str
     what_to_do: str
     confirmed_by: tuple[str, ...]
+    layers: int = 1
 
 
 class LayerMetrics(_Part):

@@ -163,7 +163,7 @@ class ModelMeasurement(_LayersByName[LayerMeasurement]):
     def sketches(self) -> dict[str, LayerSketch]:
         """The sketch of every layer that has one, by name: what ``nearest_parent`` and ``model_recipe`` take.
 
-        16 KiB a layer, to be kept where the weights cannot be.
+        16 KiB a layer, twice that where a batch norm is folded in, to be kept where the weights cannot be.
         """
         return layer_sketches(
             {one.name: one.measurement for one in self.layers if one.measurement is not None}

@@ -19,7 +19,7 @@ from layerwatch.config.settings import Settings
 from layerwatch.config.tree import dotted, key_paths
 from layerwatch.config.wording import nearest
 from layerwatch.daemon.commands.run import CONFIG_OPTION, found_config
-from layerwatch.daemon.commands.stores import open_store, split_model, usage_error
+from layerwatch.daemon.commands.stores import open_store, require_model, split_model, usage_error
 from layerwatch.daemon.gate.text import printable
 
 if TYPE_CHECKING:
@@ -114,12 +114,8 @@ def _models(database: Database, wanted: Sequence[tuple[str, str]]) -> list[tuple
     with database.read() as connection:
         # Composites have no weights: what became of them follows from their members.
         known = [key for key in versions.all_models(connection) if key[0] != COMPOSITES]
-    names = [f"{registry}/{model}" for registry, model in known]
-    for registry, model in wanted:
-        if (registry, model) not in known:
-            near = nearest(f"{registry}/{model}", names)
-            hint = f"; did you mean {printable(near)}?" if near else ""
-            usage_error(f"the store holds no model {printable(f'{registry}/{model}')}{hint}")
+        for registry, model in wanted:
+            require_model(connection, registry, model)
     return [key for key in known if not wanted or key in wanted]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ import typer
 
 from layerwatch.daemon.commands.local import settings_of
 from layerwatch.daemon.commands.run import CONFIG_OPTION
-from layerwatch.daemon.commands.stores import open_store, split_model, usage_error
+from layerwatch.daemon.commands.stores import open_store, require_model, split_model
 from layerwatch.daemon.gate.text import printable
 
 if TYPE_CHECKING:
@@ -36,16 +37,15 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for those who 
 
 @app.command("list")
 def list_(config: Annotated[Path | None, CONFIG_OPTION] = None) -> None:
-    """The baseline that people chose for each model."""
+    """The baseline that was chosen for each model: what is pinned, and what is accepted behind it."""
     from layerwatch.daemon.store import baselines, versions
 
     with _store(config) as database, database.read() as connection:
         known = versions.models(connection)
         for registry, model in known:
-            chosen = baselines.effective(connection, registry, model)
-            typer.echo(
-                f"{registry}/{printable(model)}: {_line(chosen) if chosen else 'none chosen: parent or history'}"
-            )
+            lines = [_line(one) for one in baselines.chosen(connection, registry, model)]
+            shown = "; ".join(lines) or "none chosen: parent or history"
+            typer.echo(f"{registry}/{printable(model)}: {shown}")
         if not known:
             typer.echo("the store holds no model yet")
 
@@ -58,6 +58,8 @@ def show(model: ModelArgument, config: Annotated[Path | None, CONFIG_OPTION] = N
     registry, name = split_model(model)
     with _store(config) as database, database.read() as connection:
         history = baselines.history(connection, registry, name)
+        if not history:
+            require_model(connection, registry, name)
     for record in history:
         typer.echo(_line(record))
     if not history:
@@ -69,16 +71,21 @@ def show(model: ModelArgument, config: Annotated[Path | None, CONFIG_OPTION] = N
 @app.command("versions")
 def versions_(model: ModelArgument, config: Annotated[Path | None, CONFIG_OPTION] = None) -> None:
     """Every version of a model, newest first: its verdict, its declared parent, what it was judged against."""
-    from layerwatch.daemon.store import versions
+    from layerwatch.daemon.store import baselines, versions
 
     registry, name = split_model(model)
     with _store(config) as database, database.read() as connection:
+        require_model(connection, registry, name)
+        accepted = _by_people(baselines.history(connection, registry, name))
+        pinned = baselines.pinned(connection, registry, name)
         rows = []
         for record in reversed(versions.of_model(connection, registry, name)):
             full = versions.get(connection, record.id)
-            rows.append(_version_cells(record, full.report if full else None))
-    if not rows:
-        usage_error(f"the store holds no version of {registry}/{printable(name)}")
+            bytes_ = (record.key.version, record.fingerprint)
+            chosen = "accepted" if bytes_ in accepted else None
+            if chosen is None and pinned is not None and bytes_ == (pinned.version, pinned.fingerprint):
+                chosen = "pinned"
+            rows.append(_version_cells(record, full.report if full else None, chosen))
     heads = ("version", "verdict", "judged", "relation", "judged against", "")
     widths = [max(len(row[place]) for row in (heads, *rows)) for place in range(len(heads))]
     for row in (heads, *rows):
@@ -98,6 +105,7 @@ def accept(
 
     registry, name = split_model(model)
     with _store(config, changed=True) as database, database.write() as connection:
+        require_model(connection, registry, name)
         record = baselines.accept(connection, registry, name, version, _user(), reason, datetime.now(UTC))
     typer.echo(_line(record))
 
@@ -114,6 +122,7 @@ def pin(
 
     registry, name = split_model(model)
     with _store(config, changed=True) as database, database.write() as connection:
+        require_model(connection, registry, name)
         record = baselines.pin(connection, registry, name, version, _user(), reason, datetime.now(UTC))
     typer.echo(_line(record))
 
@@ -127,6 +136,8 @@ def unpin(
 
     registry, name = split_model(model)
     with _store(config, changed=True) as database, database.write() as connection:
+        if baselines.pinned(connection, registry, name) is None:
+            require_model(connection, registry, name)
         record = baselines.unpin(connection, registry, name, _user(), reason, datetime.now(UTC))
     typer.echo(_line(record))
 
@@ -148,7 +159,19 @@ def _line(record: BaselineRecord) -> str:
     return f"{printable(record.version)} {record.kind} by {record.by} on {at}: {printable(record.reason)}"
 
 
-def _version_cells(record: VersionRecord, report: str | None) -> tuple[str, ...]:
+def _by_people(history: Sequence[BaselineRecord]) -> set[tuple[str, str]]:
+    """What people accepted: (version, fingerprint). Accepting another one later takes nothing back."""
+    from layerwatch.daemon.store.records import BaselineKind
+
+    return {(one.version, one.fingerprint) for one in history if one.kind is BaselineKind.ACCEPTED}
+
+
+def _version_cells(record: VersionRecord, report: str | None, chosen: str | None) -> tuple[str, ...]:
+    """Cells of one row.
+
+    Args:
+        chosen: what a person did with the version, in one word; None for nothing.
+    """
     lineage = record.lineage
     relation = "-"
     if lineage.parent is not None:
@@ -162,9 +185,10 @@ def _version_cells(record: VersionRecord, report: str | None) -> tuple[str, ...]
     remark = "gone" if record.gone_at is not None else ""
     if not record.current:
         remark = "replaced by other bytes"
+    verdict = str(record.verdict) if record.verdict is not None else str(record.state)
     cells = (
         record.key.version,
-        str(record.verdict) if record.verdict is not None else str(record.state),
+        f"{verdict} ({chosen})" if chosen is not None else verdict,
         record.judged_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC") if record.judged_at else "-",
         relation,
         against,

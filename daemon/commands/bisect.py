@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from layerwatch.daemon.commands.local import layer_progress, model_path, settings_of
 from layerwatch.daemon.commands.run import CONFIG_OPTION
-from layerwatch.daemon.commands.stores import open_store, split_model, usage_error
+from layerwatch.daemon.commands.stores import open_store, require_model, split_model, usage_error
 from layerwatch.daemon.gate.text import printable
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def bisect(
         if from_ is not None or to is not None:
             usage_error("--from and --to choose among the versions of a store; with --files name the files")
         *paths, layer = arguments
-        where, found = _bisect_files(paths, layer, settings)
+        where = "these files"
+        found = _bisect_files(where, paths, layer, settings)
     else:
         if len(arguments) != 2:
             usage_error("give REGISTRY/MODEL and LAYER, or --files, the versions and LAYER")
@@ -65,6 +66,8 @@ def _bisect_store(
 
     registry, name = split_model(model)
     with open_store(settings, config, changed=False) as database:
+        with database.read() as connection:
+            require_model(connection, registry, name)
         links = stored_line(database, registry, name, to)
         names = [link.name for link in links]
         if not links:
@@ -75,12 +78,12 @@ def _bisect_store(
                     f"{printable(from_)} is no ancestor of {names[-1]}, whose line is {' '.join(names)}"
                 )
             links = links[names.index(from_) :]
-        _require_layer(layer, stored_layers(database, links), model)
+        layer = _known_layer(layer, stored_layers(database, links), model)
         return bisect_stored(database, links, layer, settings.rules)
 
 
-def _bisect_files(arguments: Sequence[str], layer: str, settings: Settings) -> tuple[str, Bisection]:
-    from layerwatch.daemon.bisecting import bisect_files, versions_in
+def _bisect_files(where: str, arguments: Sequence[str], layer: str, settings: Settings) -> Bisection:
+    from layerwatch.daemon.bisecting import bisect_files, layers_of_files, versions_in
 
     if len(arguments) == 1:
         try:
@@ -91,15 +94,20 @@ def _bisect_files(arguments: Sequence[str], layer: str, settings: Settings) -> t
         paths = [model_path(argument) for argument in arguments]
     if len(paths) < 2:
         usage_error("give two versions or more, oldest first, or a directory that holds them, and then LAYER")
+    layer = _known_layer(layer, layers_of_files(paths), where)
     with layer_progress() as progress:
-        found, names = bisect_files(paths, layer, settings, progress)
-    _require_layer(layer, names, "these files")
-    return "these files", found
+        return bisect_files(paths, layer, settings, progress)
 
 
-def _require_layer(layer: str, names: Sequence[str], where: str) -> None:
-    if layer in names:
-        return
+def _known_layer(layer: str, names: Sequence[str], where: str) -> str:
+    """The layer's name in the reports, which is its tensor's without ``.weight``; a usage error for any other."""
+    known = next((name for name in (layer, layer.removesuffix(".weight")) if name in names), None)
+    if known is None:
+        _refuse_layer(layer, names, where)
+    return known
+
+
+def _refuse_layer(layer: str, names: Sequence[str], where: str) -> NoReturn:
     near = get_close_matches(layer, names, n=5, cutoff=0.4)
     near += [name for name in names if layer in name and name not in near][:5]
     if near:

@@ -28,5 +28,7 @@ def explain(
     if near:
         typer.echo(f"there is no rule {rule!r}; did you mean {' or '.join(near)}?", err=True)
     else:
-        typer.echo(f"there is no rule {rule!r}; there are: {', '.join(names)}", err=True)
+        typer.echo(f"there is no rule {rule!r}; there are:", err=True)
+        for name in names:
+            typer.echo(f"  {name}", err=True)
     raise typer.Exit(2)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import sys
 import tempfile
-from collections import Counter
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,15 +21,13 @@ from layerwatch.config.errors import ConfigError
 from layerwatch.config.loading import load_settings
 from layerwatch.config.settings import Settings
 from layerwatch.daemon.commands.run import found_config
+from layerwatch.daemon.gate.severalmodels import SeveralModelsError, require_one_model
 from layerwatch.daemon.gate.text import printable
 from layerwatch.daemon.scan.content import Progress
-from layerwatch.metrics.errors import UnreadableError
-from layerwatch.metrics.manifest import weight_files
 
 _PLAIN_WIDTH = 200
-_PLAIN_STEPS = 4
-
-_DESCRIPTIONS = ("model_index.json", "config.json")
+_PLAIN_INTERVAL = 30.0
+"""Seconds between two lines of progress where nobody watches."""
 
 
 def model_path(argument: str) -> Path:
@@ -53,35 +50,12 @@ def model_path(argument: str) -> Path:
         why = "there is no such file or directory" if missing else getattr(error, "strerror", None) or error
         typer.echo(f"{printable(argument)}: {why}", err=True)
         raise typer.Exit(2) from None
-    versions = _versions_inside(path)
-    if versions:
-        names = ", ".join(printable(name) for name in versions[:5])
-        typer.echo(f"{printable(argument)} holds several models or versions ({names}): name one", err=True)
-        raise typer.Exit(2)
-    return path
-
-
-def _versions_inside(path: Path) -> list[str]:
-    """Names of the subfolders that look like versions of one model; empty when the folder is one model itself.
-
-    Versions hold files of the same names, numbers aside; the parts of one model do not, or are described by a
-    ``model_index.json`` or ``config.json`` above them (a diffusion pipeline's ``unet/`` and ``vae/``).
-    """
-    if not path.is_dir():
-        return []
     try:
-        inside = [file.relative_to(path) for file in weight_files(path)]
-        described = any((path / name).exists() for name in _DESCRIPTIONS)
-    except (OSError, UnreadableError, ValueError):
-        # Told with its reason when the model is opened.
-        return []
-    if described or any(len(file.parts) == 1 for file in inside):
-        return []
-    held: dict[str, set[str]] = {}
-    for file in inside:
-        held.setdefault(file.parts[0], set()).add(re.sub(r"\d+", "0", "/".join(file.parts[1:])))
-    alike = Counter(frozenset(names) for names in held.values())
-    return sorted(folder for folder, names in held.items() if alike[frozenset(names)] > 1)
+        require_one_model(path)
+    except SeveralModelsError as error:
+        typer.echo(printable(str(error)), err=True)
+        raise typer.Exit(2) from None
+    return path
 
 
 def settings_of(config: Path | None) -> Settings:
@@ -145,9 +119,9 @@ def _replace(path: Path, text: str) -> None:
 
 @contextmanager
 def layer_progress() -> Iterator[Callable[[str, Progress], None]]:
-    """A bar over the layers on a terminal, a line per quarter elsewhere; both on standard error."""
+    """A bar over the layers on a terminal, a line every 30 s elsewhere; both on standard error."""
     if not sys.stderr.isatty():
-        yield _plain_progress
+        yield PlainProgress(time.monotonic, lambda line: print(line, file=sys.stderr))
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with ProgressBar(*columns, console=Console(stderr=True), transient=True) as bar:
@@ -162,7 +136,22 @@ def layer_progress() -> Iterator[Callable[[str, Progress], None]]:
         yield show
 
 
-def _plain_progress(name: str, progress: Progress) -> None:
-    step = -(-progress.total // _PLAIN_STEPS)
-    if progress.done % step == 0 or progress.done == progress.total:
-        print(f"{name}: {progress.done} of {progress.total} tensors", file=sys.stderr)
+class PlainProgress:
+    """A line now and then, for logs: what is done within the first 30 s is not worth one.
+
+    Args:
+        clock: seconds, from any beginning.
+        tell: takes a line.
+    """
+
+    def __init__(self, clock: Callable[[], float], tell: Callable[[str], None]) -> None:
+        self._clock = clock
+        self._tell = tell
+        self._told_at = clock()
+
+    def __call__(self, name: str, progress: Progress) -> None:
+        """Hear that another layer is done."""
+        now = self._clock()
+        if now - self._told_at >= _PLAIN_INTERVAL:
+            self._told_at = now
+            self._tell(printable(f"{name}: {progress.done} of {progress.total} tensors"))

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from layerwatch.config.secrets import SecretError, redact_url
+from layerwatch.config.wording import nearest
 from layerwatch.daemon.commands.run import found_config
 from layerwatch.daemon.gate.text import printable
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from layerwatch.config.settings import Settings
     from layerwatch.daemon.store.database import Database
 
@@ -67,6 +70,18 @@ def split_model(argument: str) -> tuple[str, str]:
     if not (separator and registry and model):
         usage_error(f"{printable(argument)}: must be REGISTRY/MODEL, for example prod/fraud")
     return registry, model
+
+
+def require_model(connection: Connection, registry: str, model: str) -> None:
+    """Do nothing for a model that the store remembers; for any other a usage error, with the one that was meant."""
+    from layerwatch.daemon.store import versions
+
+    known = versions.all_models(connection)
+    if (registry, model) in known:
+        return
+    near = nearest(f"{registry}/{model}", [f"{one}/{other}" for one, other in known])
+    hint = f"; did you mean {printable(near)}?" if near else "; layerwatch baseline list shows all"
+    usage_error(f"the store holds no model {printable(f'{registry}/{model}')}{hint}")
 
 
 def usage_error(message: str) -> NoReturn:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -28,6 +30,9 @@ _VERDICT_STYLE = {
 _SHOWN_DIAGNOSES = 3
 """Of so many layers the text says what to do; a hundred broken layers have one cause."""
 
+_SHOWN_LAYERS = 3
+"""Of layers with one and the same fault so many are named."""
+
 
 def print_table(report: Report, console: Console) -> None:
     """Every layer with its numbers, then the findings and the verdict."""
@@ -53,8 +58,8 @@ def print_table(report: Report, console: Console) -> None:
 
 def print_findings(report: Report, console: Console) -> None:
     """The findings, worst first, what was not seen, and the verdict."""
-    for finding in report.findings:
-        console.print(_finding_line(finding), soft_wrap=True)
+    for line in _finding_lines(report):
+        console.print(line, soft_wrap=True)
     if report.findings:
         console.print()
     _print_diagnoses(report.diagnoses, console)
@@ -69,6 +74,8 @@ def print_findings(report: Report, console: Console) -> None:
 def _print_diagnoses(diagnoses: tuple[DiagnosisPart, ...], console: Console) -> None:
     for diagnosis in diagnoses[:_SHOWN_DIAGNOSES]:
         layer = "the version" if diagnosis.layer is None else printable(diagnosis.layer)
+        if diagnosis.layer is None and diagnosis.layers:
+            layer += f", in {_counted(diagnosis.layers, 'tensor')}"
         console.print(
             Text.assemble((layer, "bold"), f": {diagnosis.title} (layerwatch explain {diagnosis.defect})"),
             soft_wrap=True,
@@ -101,6 +108,26 @@ def _examined(report: Report, undecided: list[str]) -> str:
 
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _finding_lines(report: Report) -> Iterator[Text]:
+    """A line for each; what most layers share is one line, about the worst of them."""
+    shared = {one.defect for one in report.diagnoses if one.layer is None and one.layers}
+    told: set[str] = set()
+    for finding in report.findings:
+        if finding.layer is None or finding.rule not in shared:
+            yield _finding_line(finding)
+        elif finding.rule not in told:
+            told.add(finding.rule)
+            alike = [one for one in report.findings if one.rule == finding.rule and one.layer is not None]
+            worst = ", ".join(f"{one.layer} ({one.message})" for one in alike[:_SHOWN_LAYERS])
+            more = " and others" if len(alike) > _SHOWN_LAYERS else ""
+            line = Text()
+            line.append(f"{finding.severity:<8} ", style=_SEVERITY_STYLE[Severity(finding.severity)])
+            line.append(f"{_counted(len(alike), 'tensor')}: ", style="bold")
+            line.append(printable(f"{worst}{more}"))
+            line.append(f"  [{finding.rule}]", style="dim")
+            yield line
 
 
 def _finding_line(finding: FindingPart) -> Text:

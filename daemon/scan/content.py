@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from layerwatch.metrics.errors import UnreadableError
 from layerwatch.metrics.layerentry import LayerEntry, entry_of, unexamined_entry
 from layerwatch.metrics.measured import MeasuredLayer
 from layerwatch.metrics.measurement import METRIC_SET, Measurement
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,10 @@ def measure_content(
         file_format = outcome.format
         skipped = tuple(SkippedTensor(one.name, one.reason) for one in outcome.skipped)
         couplings = outcome.couplings
+        if outcome.couplings_problem is not None:
+            _LOGGER.warning(
+                "%s: %s; the layers are judged one by one", request.path, outcome.couplings_problem
+            )
         if passing:
             # One layer that a fault of the file system hid must not be recorded as if it were the file's own.
             raise passing[0]

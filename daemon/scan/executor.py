@@ -55,12 +55,17 @@ class ScanListener:
 
 @dataclass(frozen=True, slots=True)
 class ScanOutcome:
-    """What a finished scan says about the file as a whole."""
+    """What a finished scan says about the file as a whole.
+
+    Attributes:
+        couplings_problem: why it is not known what the layers share, or None.
+    """
 
     format: str
     skipped: tuple[Skipped, ...]
     unexamined: tuple[UnexaminedFile, ...] = ()
     couplings: tuple[Coupling, ...] = ()
+    couplings_problem: str | None = None
 
 
 class Executor(Protocol):
@@ -244,7 +249,11 @@ class _Worker:
                 case "layer":
                     listener.on_layer(_parsed(messages.layer_of, message))
                 case "couplings" if outcome is not None:
-                    outcome = replace(outcome, couplings=_parsed(messages.couplings_of, message))
+                    outcome = replace(
+                        outcome,
+                        couplings=_parsed(messages.couplings_of, message),
+                        couplings_problem=_parsed(messages.couplings_problem_of, message),
+                    )
                 case "failed":
                     return _parsed(messages.error_of, message)
                 case "done" if outcome is not None:

@@ -159,14 +159,23 @@ def _counts(values: dict[str, Any], *names: str) -> dict[str, Any]:
     return values
 
 
-def couplings_message(couplings: Sequence[Coupling]) -> dict[str, Any]:
-    """What the layers share; after the last of them."""
-    return {"type": "couplings", "couplings": [coupling_to_json(one) for one in couplings]}
+def couplings_message(couplings: Sequence[Coupling], problem: str | None = None) -> dict[str, Any]:
+    """What the layers share, or why that is not known; after the last of them."""
+    return {
+        "type": "couplings",
+        "couplings": [coupling_to_json(one) for one in couplings],
+        "problem": problem,
+    }
 
 
 def couplings_of(message: dict[str, Any]) -> tuple[Coupling, ...]:
     """The couplings of a ``couplings`` message; raises ValueError, LookupError or TypeError."""
     return tuple(coupling_of(one) for one in message["couplings"])
+
+
+def couplings_problem_of(message: dict[str, Any]) -> str | None:
+    """Why the couplings of a ``couplings`` message are not known, or None; raises LookupError or TypeError."""
+    return _text_or_none(message["problem"])
 
 
 def error_to_json(error: UnreadableError) -> dict[str, Any]:

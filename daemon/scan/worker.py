@@ -99,8 +99,8 @@ def _scan(
         layer_message,
         plan_message,
     )
-    from layerwatch.metrics.couplings import find_couplings
     from layerwatch.metrics.errors import UnreadableError, UnreadableReason
+    from layerwatch.metrics.guardedcouplings import couplings_or_problem
     from layerwatch.metrics.measure import measure_layers
     from layerwatch.metrics.openmodel import OpenModel
     from layerwatch.metrics.readers.detect import open_model
@@ -133,7 +133,7 @@ def _scan(
         send(plan_message(model.plan, model.format))
         for measured in measure_layers(model, known, baseline, options, request.baseline_digests):
             send(layer_message(measured))
-        send(couplings_message(find_couplings(model)))
+        send(couplings_message(*couplings_or_problem(model)))
     except UnreadableError as error:
         return {"type": "failed", **error_to_json(error)}
     except (MemoryError, RuntimeError) as error:

@@ -23,7 +23,7 @@ from layerwatch.daemon.store.errors import StoreError, StoreReason
 from layerwatch.metrics.measurement import METRIC_SET, FitStatus, LayerKind, Measurement, SpectralNumbers
 
 _TABLE = tables.measurements
-_ARRAYS = ("spectrum", "folded_spectrum", "row_norms", "column_norms", "sketch")
+_ARRAYS = ("spectrum", "folded_spectrum", "row_norms", "column_norms", "sketch", "raw_sketch")
 _SCALARS = (
     "non_finite",
     "max_abs",

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from layerwatch.metrics.association import FEWEST, Floats, agreement, gram
 from layerwatch.metrics.coupling import Coupling, CouplingKind, Side
 from layerwatch.metrics.couplings.weights import NotUsableError, Weights
+from layerwatch.metrics.unitplaces import unit_places
 from layerwatch.metrics.wiring import Block, Interface, Stream
 
 _TOKENS = 512
@@ -177,14 +178,15 @@ def _vocabulary(weights: Weights, stream: Stream, tokens: str | None) -> Iterato
     if tokens is None or stream.head is None or embedded is None or head is None:
         return
     if len(embedded) >= FEWEST and weights.shape(tokens)[0] == weights.shape(stream.head)[0]:
-        score = agreement(gram(embedded), gram(head))
+        tables = gram(embedded), gram(head)
         yield Coupling(
             CouplingKind.VOCABULARY,
             (tokens, stream.head),
-            score,
+            agreement(*tables),
             None,
             len(embedded),
             (Side.OUTPUTS, Side.OUTPUTS),
+            places=unit_places(*tables),
         )
 
 

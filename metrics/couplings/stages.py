@@ -12,8 +12,10 @@ import numpy as np
 
 from layerwatch.metrics.association import FEWEST, Floats, agreement, gram
 from layerwatch.metrics.coupling import Coupling, CouplingKind, Side
+from layerwatch.metrics.couplings.partners import with_partners
 from layerwatch.metrics.couplings.weights import NotUsableError, Weights
 from layerwatch.metrics.layers import Layer
+from layerwatch.metrics.unitplaces import evened
 from layerwatch.metrics.wiring import Wiring
 
 
@@ -37,6 +39,10 @@ def stage_couplings(weights: Weights, layers: Mapping[str, Layer], wiring: Wirin
         for name, side, table in tables:
             score = agreement(table, total - table)
             yield Coupling(CouplingKind.STAGE_CHANNELS, (name,), score, None, len(table), (side,), side.value)
+        evened_tables = [evened(table).astype(np.float32) for *_, table in tables]
+        for (name, side, table), (score, places) in zip(tables, with_partners(evened_tables), strict=True):
+            kind, count = CouplingKind.STAGE_PARTNERS, len(table)
+            yield Coupling(kind, (name,), score, None, count, (side,), side.value, places=places)
 
 
 def _channels(weights: Weights, name: str, side: Side) -> Floats:

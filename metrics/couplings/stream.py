@@ -23,7 +23,9 @@ from layerwatch.metrics.association import (
     rank_score,
 )
 from layerwatch.metrics.coupling import Coupling, CouplingKind, Side
+from layerwatch.metrics.couplings.partners import with_partners
 from layerwatch.metrics.couplings.weights import NotUsableError, Weights
+from layerwatch.metrics.unitplaces import evened
 from layerwatch.metrics.wiring import Part, Stream
 
 _CHANNELS = 192
@@ -95,6 +97,22 @@ def stream_couplings(weights: Weights, stream: Stream) -> Iterator[Coupling]:
             len(channels),
             (member.side,),
             member.name,
+        )
+    # Written over: one table per layer is all that is kept.
+    for number, (member, kept) in enumerate(tables):
+        tables[number] = (member, evened(kept.astype(np.float64)).astype(np.float32))
+    for (member, _), (score, places) in zip(
+        tables, with_partners([table for _, table in tables]), strict=True
+    ):
+        yield Coupling(
+            CouplingKind.STREAM_PARTNERS,
+            (member.part.layer,),
+            score,
+            None,
+            len(channels),
+            (member.side,),
+            member.name,
+            places=places,
         )
 
 

@@ -24,10 +24,10 @@ from layerwatch.metrics.association import (
     gram,
     lengths,
     rank_score,
-    share_in_step,
 )
 from layerwatch.metrics.coupling import Coupling, CouplingKind, Side
 from layerwatch.metrics.couplings.weights import NotUsableError, Weights, chosen_units
+from layerwatch.metrics.unitplaces import unit_places
 from layerwatch.metrics.wiring import Attention, FeedForward, Interface, Part
 
 _HEAD_SIZES = (4, 8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128)
@@ -117,7 +117,7 @@ def value_output_couplings(
     Args:
         blocks: attentions, each with the name of the gain that it reads.
     """
-    found: list[tuple[_End, _End, dict[int, float]]] = []
+    found: list[tuple[int, _End, _End, dict[int, float]]] = []
     for attention, gain_name in blocks:
         if not _is_paired(attention):
             continue
@@ -134,11 +134,12 @@ def value_output_couplings(
             continue
         tables = gram(value.features), gram(read)
         scores = {size: agreement(tables[0] * mask, tables[1]) for size, mask in _head_masks(heads)}
-        found.append((value, _End(attention.output.layer, Side.INPUTS, "", read), scores))
+        found.append((heads, value, _End(attention.output.layer, Side.INPUTS, "", read), scores))
     sizes = set().union(*(scores for *_, scores in found)) if found else set()
     best = max(sorted(sizes), key=lambda size: sum(scores.get(size, 0.0) for *_, scores in found), default=0)
-    for value, output, scores in found:
-        for coupling in _between(_VALUE_OUTPUT, value, output):
+    for heads, value, output, scores in found:
+        together = dict(_head_masks(heads)).get(best)
+        for coupling in _between(_VALUE_OUTPUT, value, output, together):
             masked = coupling.kind is CouplingKind.VALUE_OUTPUT_UNITS and best in scores
             yield replace(coupling, value=scores[best], slope=None) if masked else coupling
 
@@ -152,15 +153,18 @@ def _reader(weights: Weights, part: Part, name: str, gain: Floats | None, count:
     return _End(part.layer, Side.OUTPUTS, name, rows if gain is None else rows * gain)
 
 
-def _between(kinds: _Kinds, one: _End, other: _End) -> Iterator[Coupling]:
+def _between(kinds: _Kinds, one: _End, other: _End, together: Floats | None = None) -> Iterator[Coupling]:
+    """All traces; ``together`` is 1 where two units are related at all, 0 elsewhere."""
     count = len(one.features)
     if count < FEWEST:
         return
     layers, sides = (one.layer, other.layer), (one.side, other.side)
     part = "-".join(filter(None, (one.part, other.part)))
     tables = gram(one.features), gram(other.features)
-    share = share_in_step(*tables) if kinds is _INTERFACE else None
-    yield Coupling(kinds.units, layers, agreement(*tables), share, count, sides, part)
+    # Hidden units of a feed-forward part are too many, and too much alike, to be told apart.
+    told_apart = kinds not in (_FEED_FORWARD, _GATED)
+    places = unit_places(*tables, together) if told_apart else None
+    yield Coupling(kinds.units, layers, agreement(*tables), None, count, sides, part, places=places)
     norms = rank_score(lengths(one.features), lengths(other.features))
     yield Coupling(kinds.norms, layers, norms, None, count, sides, part)
     if kinds.signs is not None and one.features.shape == other.features.shape:

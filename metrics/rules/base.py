@@ -26,6 +26,8 @@ class Rule:
         check: the rule itself; reads its thresholds from its section of the settings.
         is_statistical: it weighs how far a number moved, so that the alarm budget decides from which strength on it
             may page; False for facts, such as a missing number.
+        is_about_the_step: it holds each layer against what the version is declared or recognised to be: where most
+            layers violate it, there is one thing to mend, and that is the version.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Rule:
     needs_baseline: bool
     check: Check
     is_statistical: bool = False
+    is_about_the_step: bool = False
 
     @property
     def likely_cause(self) -> str:

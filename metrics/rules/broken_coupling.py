@@ -29,7 +29,8 @@ as one layer is permuted, random, transposed or turned in sign, which no spectru
 Compared with the baseline, which may be of another seed, is how strong each coupling is, in standard deviations
 from chance, never the weights. Each is evidence (a log likelihood ratio, at most 12) for or against its layers;
 evidence of several adds up, and intact couplings speak for a layer. Critical from 7 (odds of a thousand to one), a
-warning from 4; no healthy training of the calibration, another seed and another recipe included, exceeded 3.
+warning from 4; no healthy version of the calibration, another seed included, reached 4. Units that are found at the
+place of another one, or with the other sign, count by themselves, against as many as healthy trainings have.
 Signs of queries and keys, of values and output come and go from seed to seed while they are weak; they count only
 where they were strong and turned.
 
@@ -44,8 +45,9 @@ source, and look at the layout of heads. Where two layers are named,
 the couplings cannot tell which of the two it is.
 
 Cannot see: couplings that are weak in the baseline (values and output of the first block, networks trained
-briefly), a quarter of the units out of place, turned signs of queries or keys behind the first block, wrong scales,
-grouped queries, and names that are not known.""",
+briefly), a quarter of the units out of place where units are hardly told apart (hidden units, heads of later
+blocks), turned signs of queries or keys behind the first block, wrong scales, grouped queries, and names that
+are not known.""",
     needs_baseline=True,
     check=check,
     is_statistical=True,

@@ -85,12 +85,13 @@ norm, or within the rounding error of its type where that is coarser (BF16 0.004
 
 Two published exports of a real network were not the release they stood beside; nothing else would have told.
 
-Likely cause: the export was made from another checkpoint, or a conversion step (transpose, scale, tied weights) was
-applied to one layer.
+Likely cause: where most layers differ, the export was made from another checkpoint; where few do, a conversion step
+(transpose, scale, tied weights) was applied to them alone.
 
 What to do: export again from the parent's file, and compare fingerprints.
 
 Cannot see: of biases and norms, whose elements are not kept, a cast that moves single elements and no size.""",
     needs_baseline=True,
     check=check,
+    is_about_the_step=True,
 )

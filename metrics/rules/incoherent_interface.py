@@ -29,8 +29,9 @@ units and their sizes between consecutive layers, channels of a residual stage, 
 norm's stored means, weights and bias of one layer, relations between inputs and between outputs, and what the
 whole chain does from input to output; the last three see permuted inputs or classes and turned signs. Strengths
 are scores in standard deviations from chance. Each coupling is evidence (a log likelihood ratio, at most 12) for or
-against a layer; critical from 7, a warning from 4, where no healthy training of the calibration, another seed
-and another recipe included, exceeded 3.7.
+against a layer; critical from 7, a warning from 4; of 2,200 healthy versions of the calibration, another seed
+included, the highest was 5. Units, inputs and classes that are found at the place of another one, or with the other
+sign, count by themselves, against as many as healthy trainings have.
 
 In several digit networks of different seeds the units of an MLP scored 33 to 80, of a convolutional network 3 to
 40; after a permutation within 2 of zero.

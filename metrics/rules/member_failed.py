@@ -17,9 +17,11 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
         if member.verdict is not Verdict.PASS:
             severity = settings.severity if member.verdict is Verdict.FAIL else settings.unsure_severity
             word = "was not judged yet" if member.verdict is None else f"has the verdict {member.verdict}"
+            # An alert that fires for a failed member says nothing more when nobody knows any more how that one is.
+            group = RuleGroup.EXAMINATION if member.verdict is Verdict.UNDECIDED else RULE.group
             yield Finding(
                 RULE.name,
-                RULE.group,
+                group,
                 Severity(severity),
                 None,
                 f"its member {member.name} ({version}) {word}",
@@ -46,7 +48,8 @@ RULE = Rule(
 An ensemble, a soup or a pipeline is made of other models (members in the configuration), and is as healthy as the worst
 of them. Critical when a member failed; a warning when one warns, is undecided or missing. Information when one was
 exchanged for another version, since whatever was fitted to the members was fitted to the old one. A member that a
-person accepted counts as passed.
+person accepted counts as passed. An undecided member fires, whatever its severity, as anything does that could not be
+examined, and is told also where an alert about a failed member fires already.
 
 A composite is a model of the registry "composites": each set of members' versions is one of its versions, named after
 them, and accepting it (layerwatch baseline accept composites/NAME VERSION) ends its alert.

@@ -172,8 +172,9 @@ that was merged twice into one layer.
 
 What to do: compare the shares that were found with the merge's configuration, layer by layer.
 
-Cannot see: anything without the parents' measurements; layers with a batch norm folded in, which are left out; sign
-conflicts of single elements, of which only an estimate from the cosine is given.""",
+Cannot see: anything without the parents' measurements; vectors (biases, norms); layers with a batch norm folded in
+that were measured by a release that kept no sketch of their raw weights: they are left out and counted; sign conflicts
+of single elements, of which only an estimate from the cosine is given.""",
     needs_baseline=False,
     check=check,
 )

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from layerwatch.metrics.coupling import Coupling, CouplingKind, Side
 from layerwatch.metrics.rules import RULES
 from layerwatch_detection.architectures import ARCHITECTURES
 from layerwatch_detection.chain import NETWORKS, Chain, Network, chain_of
+from layerwatch_detection.defects import SINGLE
 from layerwatch_detection.expected import RULES_BY_FAMILY
-from layerwatch_detection.outcomes import Label, Outcome, label_of, read
+from layerwatch_detection.outcomes import DAMAGED_SIDES, Label, Outcome, is_covered, label_of, read
 from layerwatch_detection.reporting import agree, critical, right_layer, right_type, tables
 from layerwatch_detection.running import Run, outcomes_of
 from layerwatch_detection.shares import Share, share_of
@@ -195,3 +197,32 @@ def test_the_interval_of_a_share_is_wilsons() -> None:
 
 def test_a_share_counts_what_holds() -> None:
     assert share_of(range(10), lambda number: number < 3) == Share(3, 10)
+
+
+@pytest.mark.parametrize(
+    ("family", "strength", "layer", "expected"),
+    [
+        ("permuted rows", "all, on seed", "made", True),
+        ("permuted rows", "all, on seed", "read", False),
+        ("permuted columns", "25 %, on seed", "read", True),
+        ("permuted columns", "25 %, on seed", "made", False),
+        ("dead rows", "10 %, on seed", "read", False),
+        ("sign flip", "all, on seed", "made", False),
+        ("sign flip", "30 % of rows, on seed", "made", True),
+        ("transposed", ", on seed", "read", True),
+        ("transposed", ", on seed", "alone", False),
+        ("noise", "60 %, on seed", "alone", True),
+        ("nan", "1, on seed", "alone", True),
+    ],
+)
+def test_a_version_is_covered_where_something_watches_the_damaged_side(
+    family: str, strength: str, layer: str, expected: bool
+) -> None:
+    units = Coupling(
+        CouplingKind.INTERFACE_UNITS, ("made", "read"), 20.0, None, 64, (Side.OUTPUTS, Side.INPUTS)
+    )
+    assert is_covered(family, strength, (layer,), (units,)) is expected
+
+
+def test_families_that_need_something_that_watches_exist() -> None:
+    assert set(DAMAGED_SIDES) <= {defect.family for defect in SINGLE} | {"swapped layers"}

@@ -7,7 +7,7 @@ classes, each class mostly in one of them, as two tasks of one base do.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -39,13 +39,29 @@ def _network() -> nn.Sequential:
     )
 
 
+def _normed_network() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(64, 96, bias=False),
+        nn.BatchNorm1d(96),
+        nn.ReLU(),
+        nn.Linear(96, 96, bias=False),
+        nn.BatchNorm1d(96),
+        nn.ReLU(),
+        nn.Linear(96, 64, bias=False),
+        nn.BatchNorm1d(64),
+        nn.ReLU(),
+        nn.Linear(64, 10),
+    )
+
+
 @dataclass(frozen=True)
 class Digits:
     images: torch.Tensor
     labels: torch.Tensor
+    build: Callable[[], nn.Sequential] = _network
 
     def accuracy(self, state: Mapping[str, NDArray[np.float32]]) -> float:
-        network = _network()
+        network = self.build().eval()
         network.load_state_dict({name: torch.from_numpy(values) for name, values in state.items()})
         with torch.no_grad():
             return float((network(self.images[1200:]).argmax(1) == self.labels[1200:]).float().mean())
@@ -54,7 +70,7 @@ class Digits:
         self, seed: int, epochs: int, rate: float, start: State | None = None, favoured: range = range(10)
     ) -> State:
         torch.manual_seed(seed)
-        network = _network()
+        network = self.build()
         if start is not None:
             network.load_state_dict({name: torch.from_numpy(values) for name, values in start.items()})
         optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
@@ -89,6 +105,20 @@ class Family:
 
 @pytest.fixture(scope="module")
 def family(digits: Digits) -> Family:
+    return _family(digits)
+
+
+@pytest.fixture(scope="module")
+def normed(digits: Digits) -> Digits:
+    return replace(digits, build=_normed_network)
+
+
+@pytest.fixture(scope="module")
+def normed_family(normed: Digits) -> Family:
+    return _family(normed)
+
+
+def _family(digits: Digits) -> Family:
     base = digits.train(0, 15, 2e-3)
     return Family(
         base,
@@ -219,6 +249,50 @@ def test_one_layer_that_was_merged_with_a_wrong_coefficient_is_named(name: str, 
     found = judged(merged, family, recipe)
 
     assert {layer for rule, layer in critical(found) if rule.startswith("merge_")} == {ODD}
+
+
+NORMED_ODD = "3"
+"""A layer with a batch norm behind it."""
+
+
+def with_mean_statistics(merged: State, family: Family) -> State:
+    """As merging tools leave them: what a batch norm has seen is averaged, whatever was done to the weights."""
+    means = mixed([family.one, family.other], [0.5, 0.5])
+    return merged | {name: np.asarray(values) for name, values in means.items() if _is_counted(name)}
+
+
+def _is_counted(name: str) -> bool:
+    return name.endswith((".running_mean", ".running_var", ".num_batches_tracked"))
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_a_healthy_merge_of_batch_normed_networks_passes(
+    name: str, normed_family: Family, normed: Digits
+) -> None:
+    merged, recipe = HEALTHY[name](normed_family)
+    merged = with_mean_statistics(merged, normed_family)
+    assert normed.accuracy(merged) > 0.93
+
+    found = judged(merged, normed_family, recipe)
+
+    assert critical(found) == set()
+    (told,) = [one for one in found.judgement.findings if one.rule == "merge_recipe"]
+    assert told.evidence["left_out"] == 0
+    if recipe.method is not None and recipe.method.is_exact:
+        assert "verified in 4 of 4 layers" in told.message
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_a_wrong_coefficient_in_front_of_a_batch_norm_is_named(name: str, normed_family: Family) -> None:
+    merged, recipe = HEALTHY[name](normed_family)
+    merged = with_mean_statistics(merged, normed_family)
+    key = f"{NORMED_ODD}.weight"
+    step = 0.8 * (normed_family.one[key] - normed_family.other[key])
+    merged = merged | {key: (merged[key] + step).astype(np.float32)}
+
+    found = judged(merged, normed_family, recipe)
+
+    assert {layer for rule, layer in critical(found) if rule.startswith("merge_")} == {NORMED_ODD}
 
 
 def test_declared_weights_that_were_not_used_fail(family: Family) -> None:

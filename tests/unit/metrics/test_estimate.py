@@ -21,6 +21,7 @@ from layerwatch.metrics.estimate import (
     root,
     standard_error,
     sum_of_squares,
+    unfolded,
 )
 from layerwatch.metrics.measurement import FitStatus, LayerKind, Measurement, SpectralNumbers
 from layerwatch.metrics.sketch import SIZE, sketch
@@ -292,3 +293,26 @@ def test_a_measured_layer_brings_the_norm_of_the_matrix_that_was_sketched() -> N
         "empty": (0.0, True),
     }
     assert (found["raw"].shape, found["raw"].dtype) == ((ROWS, COLUMNS), "BF16")
+
+
+def test_a_folded_layer_is_unfolded_where_its_raw_sketch_was_kept() -> None:
+    folded = measurement(folded_by="bn", folded=numbers(2.0))
+    kept = np.full((SIZE, SIZE), 3.0, np.float32)
+
+    found = unfolded(
+        layer_sketches(
+            {
+                "both": replace(folded, raw_sketch=kept),
+                "older": folded,
+                "raw": measurement(),
+            }
+        )
+    )
+
+    assert {name: (one.norm, one.folded) for name, one in found.items()} == {
+        "both": (7.0, False),
+        "older": (10.0, True),
+        "raw": (7.0, False),
+    }
+    assert found["both"].sketch is kept
+    assert found["both"].dtype == "BF16"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from layerwatch.config.rules import RulesSettings
 from layerwatch.metrics.change import Method
+from layerwatch.metrics.coupling import Coupling, CouplingKind, Side
 from layerwatch.metrics.examination import Examination, ExaminedLayer, Problem, Regime
 from layerwatch.metrics.findings import LayerStatus, Severity, Verdict
 from layerwatch.metrics.judge import Judgement, judge
@@ -20,6 +21,7 @@ from layerwatch.metrics.rules import RULES
 from layerwatch_testing.examinations import (
     aligned,
     change,
+    coupling,
     examination,
     layer,
     measurement,
@@ -219,6 +221,34 @@ def test_blind_spots_are_those_of_the_run() -> None:
     assert "not examined at all" in spots(examination(problem=Problem("truncated", "cut")))
     sketched = replace(layer(), change=change(aligned=aligned(method=Method.SKETCH, error=0.12)))
     assert "estimated from sketches" in spots(examination(sketched))
+
+
+def test_after_another_seed_what_nothing_watches_is_told_by_side() -> None:
+    names = [f"fc{number}" for number in range(1, 8)]
+    far = [layer(name, change=change(aligned=aligned(1.4, 0.0))) for name in names]
+    couplings = tuple(
+        coupling(CouplingKind.INTERFACE_UNITS, 20.0, one, other, sides=(Side.OUTPUTS, Side.INPUTS))
+        for one, other in itertools.pairwise(names)
+    )
+    told = spots(examination(*far, couplings=couplings, baseline_couplings=couplings))
+    assert told.endswith(
+        "Watched by nothing in this model, so that a permutation or turned signs there may leave no mark: the order of "
+        "the outputs of fc7; the order of the inputs of fc1; the sign of all 7 layers."
+    )
+    # What the version itself has no counterpart of watches nothing.
+    told = spots(examination(*far, couplings=couplings[5:], baseline_couplings=couplings))
+    assert "the order of the outputs of fc1, fc2, fc3, fc4, fc5 and 1 more; " in told
+    signs = tuple(
+        coupling(CouplingKind.FEED_FORWARD_SIGNS, 20.0, one, other, sides=(Side.OUTPUTS, Side.INPUTS))
+        for one, other in itertools.pairwise(names)
+    )
+    ends = (interface_of("fc7", "fc1"),)
+    every = (*couplings, *signs, *ends)
+    assert "Watched by nothing" not in spots(examination(*far, couplings=every, baseline_couplings=every))
+
+
+def interface_of(producer: str, consumer: str) -> Coupling:
+    return coupling(CouplingKind.INTERFACE_UNITS, 20.0, producer, consumer, sides=(Side.OUTPUTS, Side.INPUTS))
 
 
 def test_a_complete_exact_comparison_has_one_blind_spot_left() -> None:

@@ -220,6 +220,9 @@ def test_the_batch_norm_is_folded_into_what_is_compared_and_not_into_what_is_sho
     assert found is not None
     assert found.folded_by == "bn"
     assert found.numbers == unfolded.numbers
+    assert unfolded.sketch is not None
+    np.testing.assert_array_equal(found.raw_sketch, unfolded.sketch)
+    assert unfolded.raw_sketch is None
     assert found.folded != found.numbers
     assert found.spectrum is not None
     assert found.folded_spectrum is not None

@@ -15,23 +15,23 @@ from layerwatch.metrics.outofstep import (
     Suspicion,
     compared_couplings,
     suspects,
-    watched_layers,
+    watched,
 )
+from layerwatch.metrics.unitplaces import UnitPlaces
 from layerwatch_testing.coupled import State, couplings_of, mlp, transformer
 from layerwatch_testing.examinations import coupling, examination, findings_of, layer, settings
 
 PLAIN, TRANSFORMER = "incoherent_interface", "broken_coupling"
-_ATTENTION = "h.1.attn"
 
 
-def interface(value: float, producer: str, consumer: str, slope: float | None = None) -> Coupling:
+def interface(value: float, producer: str, consumer: str, places: UnitPlaces | None = None) -> Coupling:
     return coupling(
         CouplingKind.INTERFACE_UNITS,
         value,
         producer,
         consumer,
         sides=(Side.OUTPUTS, Side.INPUTS),
-        slope=slope,
+        places=places,
     )
 
 
@@ -94,12 +94,7 @@ def test_a_broken_layer_of_a_transformer_of_another_seed_is_found(name: str, dam
     weight = f"{name}.weight"
     found = judged(TRANSFORMER, couplings_of(healthy | {weight: damage(healthy[weight])}), before)
     assert found
-    # Values and output go together in one coupling only: columns of the one, rows of the other are a warning.
-    surely = (name, damage) not in (
-        (f"{_ATTENTION}.v_proj", shuffled_columns),
-        (f"{_ATTENTION}.o_proj", shuffled_rows),
-    )
-    assert found[0].severity is (Severity.CRITICAL if surely else Severity.WARNING)
+    assert found[0].severity is Severity.CRITICAL
     named = {found[0].layer, *str(found[0].evidence["or"]).split(", ")}
     assert name in named
     assert judged(PLAIN, couplings_of(healthy | {weight: damage(healthy[weight])}), before) == []
@@ -150,10 +145,23 @@ def test_couplings_that_were_weak_or_have_other_units_say_nothing() -> None:
     assert judged(PLAIN, now, before) == []
 
 
-def test_units_that_fall_out_of_step_are_seen_in_a_network_where_all_were() -> None:
-    before, now = interface(60.0, "a", "b", slope=0.95), interface(50.0, "a", "b", slope=0.6)
-    (finding,) = judged(PLAIN, (now,), (before,))
+@pytest.mark.parametrize("places", [UnitPlaces(12, 0, 3.0), UnitPlaces(0, 12, 3.0)])
+def test_units_out_of_place_are_seen_where_the_coupling_as_a_whole_is_as_strong_as_it_was(
+    places: UnitPlaces,
+) -> None:
+    before = interface(60.0, "a", "b", UnitPlaces(0, 0, 3.2))
+    (finding,) = judged(PLAIN, (interface(55.0, "a", "b", places),), (before,))
     assert finding.severity is Severity.CRITICAL
+
+
+def test_as_many_units_as_seem_out_of_place_in_healthy_trainings_say_nothing() -> None:
+    before = interface(60.0, "a", "b", UnitPlaces(0, 0, 3.2))
+    assert judged(PLAIN, (interface(55.0, "a", "b", UnitPlaces(2, 1, 3.0)),), (before,)) == []
+    # What was stored before units were looked at one by one is compared by its score alone.
+    assert (
+        judged(PLAIN, (interface(55.0, "a", "b", UnitPlaces(30, 0, 3.0)),), (interface(60.0, "a", "b"),))
+        == []
+    )
 
 
 def test_outputs_that_do_what_others_did_are_seen() -> None:
@@ -182,9 +190,80 @@ def test_a_model_that_is_out_of_step_as_a_whole_is_one_warning() -> None:
     assert (finding.layer, finding.severity) == (None, Severity.WARNING)
 
 
-def test_layers_with_a_strong_coupling_are_watched_and_the_others_are_not() -> None:
-    couplings = (interface(20.0, "a", "b"), interface(3.0, "b", "c"))
-    assert watched_layers(compared_couplings(couplings, couplings)) == {"a", "b"}
+def test_a_strong_coupling_watches_the_sides_that_take_part_in_it_and_a_weak_one_none() -> None:
+    assert watched((interface(20.0, "a", "b"), interface(3.0, "b", "c"))) == {
+        "a": {Suspicion.OUTPUTS},
+        "b": {Suspicion.INPUTS},
+    }
+
+
+def test_signs_sizes_and_what_comes_and_goes_do_not_watch_an_order() -> None:
+    signs = coupling(CouplingKind.FEED_FORWARD_SIGNS, -20.0, "up", "down")
+    sizes = coupling(CouplingKind.INTERFACE_NORMS, 20.0, "up", "down")
+    assert watched((signs, sizes)) == {"up": {Suspicion.SIGN}, "down": {Suspicion.SIGN}}
+    gain = coupling(CouplingKind.GAIN_TO_READER, 20.0, "up", "norm", sides=(Side.INPUTS, Side.VECTOR))
+    assert watched((gain,)) == {"norm": {Suspicion.VECTOR}}
+
+
+@pytest.mark.parametrize(("value", "is_watched"), [(0.9, True), (-0.9, True), (0.6, False)])
+def test_the_statistics_of_a_batch_norm_count_by_their_correlation(value: float, is_watched: bool) -> None:
+    sides = (Side.OUTPUTS, Side.VECTOR)
+    one = coupling(CouplingKind.BATCHNORM_STATISTICS, value, "conv", "mean", units=16, sides=sides)
+    found = watched((one,)).get("conv", frozenset())
+    assert found == ({Suspicion.OUTPUTS, Suspicion.SIGN} if is_watched else set())
+
+
+def test_a_layer_that_takes_part_twice_turns_the_sign_back() -> None:
+    fused = coupling(CouplingKind.QUERY_KEY_SIGNS, 20.0, "qkv", "qkv")
+    assert watched((fused,)) == {}
+    layers = ("query", "query", "key", "key", "positions", "positions")
+    near = coupling(CouplingKind.NEARNESS, 20.0, *layers, sides=(Side.OUTPUTS, Side.INPUTS) * 3)
+    both = {Suspicion.OUTPUTS, Suspicion.INPUTS}
+    assert watched((near,)) == {
+        "query": both | {Suspicion.SIGN},
+        "key": both | {Suspicion.SIGN},
+        "positions": both,
+    }
+
+
+@pytest.mark.parametrize(("inputs", "is_watched"), [(64, True), (9, False)])
+def test_the_way_from_input_to_output_tells_signs_unless_it_begins_with_a_kernel(
+    inputs: int, is_watched: bool
+) -> None:
+    profile = tuple(np.random.default_rng(0).standard_normal(10 * inputs).tolist())
+    one = coupling(CouplingKind.END_TO_END, 1.0, "first", "last", units=10, profile=profile)
+    assert watched((one,)).get("last", frozenset()) == ({Suspicion.SIGN} if is_watched else set())
+
+
+def test_relations_of_inputs_watch_them_where_they_were_learned() -> None:
+    related = np.random.default_rng(0).standard_normal((48, 6))
+    numbers = np.asarray(np.corrcoef(related))[np.triu_indices(48, 1)]
+    profile = tuple((numbers / np.linalg.norm(numbers)).tolist())
+
+    def relations(learned: float) -> Coupling:
+        return coupling(
+            CouplingKind.INPUT_MEANING, 0.1, "embedding", units=48, slope=learned, profile=profile
+        )
+
+    assert watched((relations(LEARNED_FROM),)) == {"embedding": {Suspicion.OUTPUTS}}
+    assert watched((relations(LEARNED_FROM - 1.0),)) == {}
+
+
+@pytest.mark.parametrize(
+    ("layer_name", "damage", "suspicion"),
+    [("fc2", shuffled_rows, Suspicion.OUTPUTS), ("fc2", shuffled_columns, Suspicion.INPUTS)],
+)
+def test_what_is_watched_is_seen_when_it_is_damaged(
+    layer_name: str, damage: Damage, suspicion: Suspicion
+) -> None:
+    state = mlp(0)
+    couplings = couplings_of(state)
+    assert suspicion in watched(couplings)[layer_name]
+    name = f"{layer_name}.weight"
+    broken = {**state, name: damage(state[name])}
+    found = suspects(compared_couplings(couplings_of(broken), couplings))
+    # Outputs of one and inputs of the next are the same units: the couplings may not say which of the two.
+    assert layer_name in {name for one in found if one.evidence > 7.0 for name in (one.layer, *one.partners)}
 
 
 def test_limits_can_be_set() -> None:

@@ -442,6 +442,26 @@ def test_layers_that_cannot_be_compared_are_told_with_the_reason() -> None:
     assert values(found.common) == pytest.approx([0.3, 0.7], abs=1e-6)
 
 
+def test_folded_layers_are_held_against_each_other_by_their_raw_weights() -> None:
+    merged, *parents_ = (
+        sketched(weights) | {"up": _behind_batchnorm(sketched(weights)["up"], weights["up"], seed)}
+        for seed, weights in enumerate((mixed({ONE: 0.3, OTHER: 0.7}), model(ONE), model(OTHER)))
+    )
+
+    found = model_recipe(merged, parents_)
+
+    assert found.left_out == ()
+    assert found.followed is True
+    assert values(found.common) == pytest.approx([0.3, 0.7], abs=1e-5)
+
+
+def _behind_batchnorm(raw: LayerSketch, weights: Matrix, seed: int) -> LayerSketch:
+    """Every seed is another batch norm: the folds of parents do not mix to that of their merge."""
+    factors = np.random.default_rng(seed).uniform(0.5, 2.0, len(weights))
+    norm = float(np.linalg.norm(weights * factors[:, None]))
+    return LayerSketch(sketch(weights, factors), norm, raw.shape, raw.dtype, folded=True, raw=raw)
+
+
 def test_with_no_layer_in_common_nothing_is_claimed() -> None:
     found = model_recipe(sketched(model(ONE)), [{}, {}])
 

@@ -11,6 +11,7 @@ import pytest
 from layerwatch.config.rules import RulesSettings
 from layerwatch.metrics import rules as package
 from layerwatch.metrics.coupling import CouplingKind
+from layerwatch.metrics.estimate import Estimate
 from layerwatch.metrics.examination import (
     Examination,
     ExaminedLayer,
@@ -21,6 +22,7 @@ from layerwatch.metrics.examination import (
 from layerwatch.metrics.experts import Expert, ExpertGroup
 from layerwatch.metrics.findings import RuleGroup, Verdict
 from layerwatch.metrics.judge import judge
+from layerwatch.metrics.lineage import LineageEvidence
 from layerwatch.metrics.members import MemberVerdict
 from layerwatch.metrics.merge import MergedLayer, MergeEvidence
 from layerwatch.metrics.relation import Relation
@@ -176,10 +178,24 @@ def mislabelled() -> Examination:
 
 
 def of_another_seed() -> Examination:
-    """Declared a fine-tune."""
+    """Declared a fine-tune of one model, and near another."""
+    lineage = LineageEvidence(
+        declared="base",
+        source="card",
+        confidence=0.4,
+        relation=Relation.FINETUNED,
+        distance=Estimate(1.4, 0.01),
+        cosine=Estimate(0.0, 0.01),
+        nearest="reg/other/v1",
+        nearest_distance=Estimate(0.05, 0.001),
+        nearest_cosine=Estimate(0.99, 0.001),
+        is_nearer=True,
+    )
     unlike = change(aligned=aligned(1.4, 0.0))
     return examination(
-        *(layer(f"l{number}", change=unlike) for number in range(4)), relation=Relation.FINETUNED
+        *(layer(f"l{number}", change=unlike) for number in range(4)),
+        relation=Relation.FINETUNED,
+        lineage=lineage,
     )
 
 
@@ -238,6 +254,17 @@ def out_of_step() -> Examination:
     )
 
 
+def blurred() -> Examination:
+    """Of another seed, with one layer that is larger and less in step than the others."""
+    other = change(aligned=aligned(1.4, 0.0))
+    layers = [layer(f"l{number}", change=other) for number in range(4)]
+    layers.append(layer("l4", change=replace(other, norm_ratio=1.41)))
+    before = tuple(coupling(CouplingKind.INTERFACE_UNITS, 40.0, f"l{number}") for number in range(5))
+    return examination(
+        *layers, couplings=(*before[:4], replace(before[4], value=24.0)), baseline_couplings=before
+    )
+
+
 def wrong_versions() -> list[Examination]:
     """Versions that violate every rule between them; some rules exclude each other."""
     return [
@@ -249,6 +276,7 @@ def wrong_versions() -> list[Examination]:
         merged_wrongly(),
         composed_wrongly(),
         out_of_step(),
+        blurred(),
     ]
 
 

@@ -50,18 +50,19 @@ NETWORKS: tuple[Network, ...] = (
     Network("cnn_bn", 0, held_out=False),
     Network("mlp", 0, held_out=False),
     Network("mlp", 1, held_out=False),
-    Network("gpt_deep", 5, held_out=True),
-    Network("llama", 5, held_out=True),
-    Network("gpt", 5, held_out=True),
-    Network("resnet", 5, held_out=True),
-    Network("cnn_bn", 5, held_out=True),
-    Network("cnn", 5, held_out=True),
-    Network("mlp_wide", 5, held_out=True),
-    Network("mlp", 5, held_out=True),
+    Network("gpt_deep", 6, held_out=True),
+    Network("llama", 6, held_out=True),
+    Network("gpt", 6, held_out=True),
+    Network("resnet", 6, held_out=True),
+    Network("cnn_bn", 6, held_out=True),
+    Network("cnn", 6, held_out=True),
+    Network("mlp_wide", 6, held_out=True),
+    Network("mlp", 6, held_out=True),
 )
 """Two architectures (llama, cnn without batch norm) and the wide MLP are met in the hold-out part only.
 
-Networks of seeds 2, 3 and 4 were held out once. Their results were seen while rules still changed, so they were retired.
+Networks of seeds 2, 3, 4 and 5 were held out once. Their results were seen while rules still changed, so they were retired: numbers
+have been chosen on them since.
 """
 
 

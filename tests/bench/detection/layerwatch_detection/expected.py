@@ -33,7 +33,7 @@ RULES_BY_FAMILY: Mapping[str, frozenset[str]] = {
     "bit flips": frozenset({"huge_value", "non_finite"}),
     "nan": frozenset({"non_finite"}),
     "inf": frozenset({"non_finite"}),
-    "noise": frozenset({"noise_like", "beyond_conversion"}) | _AMOUNT,
+    "noise": frozenset({"noise_like", "noise_added", "beyond_conversion"}) | _AMOUNT,
     "batch norm reset": frozenset({"vector_reset", "batchnorm_statistics"}),
     "layer norm reset": frozenset({"vector_reset"}),
     "int4 zero point": frozenset({"zero_point"}),

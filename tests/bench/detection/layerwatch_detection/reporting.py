@@ -96,7 +96,10 @@ def _measured(outcomes: Sequence[Outcome]) -> list[tuple[str, str, Share]]:
         measured.append((f"{regime}: single layer, critical", least, share_of(single, critical)))
         if regime is Regime.NEW_SEED:
             covered = [one for one in single if one.covered]
-            measured.append((f"{regime}: the same, coupled layers", ">= 0.95", share_of(covered, critical)))
+            watched = f"{regime}: the same, where something watches that side of the layer"
+            measured.append((watched, ">= 0.95", share_of(covered, critical)))
+            left_out = share_of(single, lambda one: not one.covered)
+            measured.append((f"{regime}: left out there, watched by nothing", "", left_out))
         flagged = [one for one in single if critical(one)]
         measured.append(
             (f"{regime}: right layer first", ">= 0.99" if least else "", share_of(flagged, right_layer))
@@ -268,7 +271,7 @@ def by_network(outcomes: Sequence[Outcome]) -> Table:
         "part",
         "broken layer",
         "critical",
-        "coupled",
+        "watched side",
         "right layer",
         "healthy",
         "critical ",

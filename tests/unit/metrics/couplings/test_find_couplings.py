@@ -232,6 +232,12 @@ def test_couplings_survive_being_written_down() -> None:
         assert coupling_of(coupling_to_json(one)) == one
 
 
+def test_what_was_stored_before_units_were_looked_at_one_by_one_is_read_all_the_same() -> None:
+    stored = coupling_to_json(next(one for one in couplings_of(mlp()) if one.places is not None))
+    del stored["places"]
+    assert coupling_of(stored).places is None
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -245,6 +251,10 @@ def test_couplings_survive_being_written_down() -> None:
         {"sides": ["outputs"]},
         {"profile": [float("inf")]},
         {"slope": True},
+        {"places": [1, 2]},
+        {"places": [-1, 0, 2.0]},
+        {"places": [10**6, 0, 2.0]},
+        {"places": [0, 0, float("nan")]},
         {"kind": "input_meaning", "units": 10**9, "profile": [0.5]},
         {"kind": "output_meaning", "units": 4, "profile": [0.5] * 5},
         {"kind": "end_to_end", "units": 0, "profile": []},
