@@ -27,7 +27,7 @@ run: $(VENV)/.installed
 	$(BIN)/layerwatch demo
 
 test: $(VENV)/.installed-dev
-	tests/install-servers.sh
+	PYTHON=$(PYTHON) tests/install-servers.sh
 	$(BIN)/pytest
 
 check: $(VENV)/.installed-dev
@@ -51,4 +51,4 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .venv-bench bench.json .bench-detection bench-detection.json .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	rm -rf $(VENV) .venv-bench .venv-servers bench.json .bench-detection bench-detection.json .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

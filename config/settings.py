@@ -11,6 +11,7 @@ from layerwatch.config.base import SettingsModel
 from layerwatch.config.baselines import BaselinesSettings
 from layerwatch.config.composites import CompositeSettings
 from layerwatch.config.crosschecks import raise_faults, registry_faults
+from layerwatch.config.downloads import DownloadsSettings
 from layerwatch.config.registries import RegistrySettings
 from layerwatch.config.rules import RulesSettings
 from layerwatch.config.scan import ScanSettings
@@ -29,6 +30,9 @@ class Settings(SettingsModel):
 
     registries: tuple[RegistrySettings, ...] = ()
     """Where models come from."""
+
+    downloads: DownloadsSettings = DownloadsSettings()
+    """Where weights of remote registries are put while they are measured."""
 
     scan: ScanSettings = ScanSettings()
     """How weights are measured."""

@@ -9,8 +9,9 @@ import signal
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,13 +26,24 @@ from layerwatch.alerts.telemetry import AlertTelemetry
 from layerwatch.config.alerts import WebhookReceiverSettings
 from layerwatch.config.composites import COMPOSITES
 from layerwatch.config.errors import ConfigError, ConfigProblem
+from layerwatch.config.registries import RemoteRegistrySettings
 from layerwatch.config.settings import Settings
 from layerwatch.config.store import check_database_url
 from layerwatch.daemon.alerting import tell_again
 from layerwatch.daemon.composites import follow_composites
 from layerwatch.daemon.health import Heartbeats
+from layerwatch.daemon.lineage.weights import catch_up
 from layerwatch.daemon.live import Live, load_live, settings_that_need_a_restart
+from layerwatch.daemon.manners import Manners
 from layerwatch.daemon.pipeline import Interrupted, Pipeline, PipelineSettings
+from layerwatch.daemon.registries.hooks import (
+    BEARER_KINDS,
+    Deliveries,
+    HookEvent,
+    HookRefused,
+    Seldom,
+    verifier_of,
+)
 from layerwatch.daemon.scan.executor import LocalExecutor
 from layerwatch.daemon.scanning import ScanLoop
 from layerwatch.daemon.snapshot import Snapshot
@@ -59,7 +71,19 @@ _DISPATCH_EVERY = timedelta(seconds=1)
 _RETENTION_EVERY = timedelta(hours=6)
 _COMPOSITES_EVERY = timedelta(seconds=30)
 _LOOP_LIMIT = timedelta(minutes=5)
-_LOOPS = ("watch", "reconcile", "dispatch", "retention", "composites", "scan")
+_VERDICTS_EVERY = timedelta(seconds=5)
+_VERDICTS_PATIENCE = timedelta(minutes=30)
+"""Writing fifty verdicts to a slow server takes a while."""
+
+_LOOPS = ("watch", "reconcile", "dispatch", "retention", "composites", "verdicts", "scan")
+
+_BETWEEN_LOOKS = timedelta(seconds=1)
+"""Least time between two looks that events ask for."""
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+_CATCH_UP_AT_A_TIME = 200
+_PARALLEL = 4
+"""Versions of one remote registry that are fetched or fingerprinted at a time."""
 
 _URGENT = "urgent"
 """Threads for short jobs that must not wait until looks at registries have hashed their files."""
@@ -92,6 +116,9 @@ class App:
         self._reload_wanted = threading.Event()
         self._reload_lock = threading.Lock()
         self._hints: dict[str, threading.Event] = {}
+        self._deliveries: dict[str, Deliveries] = {}
+        self._refusals = Seldom(timedelta(minutes=10))
+        self._looked: dict[str, datetime] = {}
         self._turns = 0
         self._turn_ended = threading.Condition()
         self._wake = threading.Event()
@@ -139,7 +166,7 @@ class App:
         """
         with self._reload_lock:
             try:
-                new = load_live(self._config)
+                new = load_live(self._config, self.live.downloads)
             except ConfigError:
                 self._mark_loaded(False)
                 raise
@@ -162,9 +189,52 @@ class App:
             return False
         # A look under way may have passed the place already: it is followed by another.
         hint.set()
+        # However many events come, and whatever a look itself sets off.
+        due = max(now(), self._looked.get(registry, _LONG_AGO) + _BETWEEN_LOOKS)
         with suppress(JobLookupError):
-            self.scheduler.modify_job(f"watch:{registry}", next_run_time=now())
+            self.scheduler.modify_job(f"watch:{registry}", next_run_time=due)
         return True
+
+    def take_hook(self, registry: str, headers: Mapping[str, str], body: bytes) -> HookEvent | None:
+        """Check an event that was sent to a registry's hook, and look where it is one.
+
+        Args:
+            headers: with lower-case names.
+
+        Returns:
+            The event; None when the registry has no secret of its own, and nothing was checked or done.
+
+        Raises:
+            HookRefused: it is not acted upon; counted.
+            SecretError: the registry's secret cannot be read now.
+            KeyError: there is no registry of this name.
+        """
+        settings = next((one for one in self.live.settings.registries if one.name == registry), None)
+        if settings is None:
+            raise KeyError(registry)
+        secret = settings.hook_secret
+        if secret is None and settings.kind in BEARER_KINDS and body:
+            # Such senders tell of reading, too: who looks at each of these events never comes to an end.
+            secret = self.live.settings.server.token
+        if secret is None:
+            return None
+        results = self.telemetry.hook_events
+        event = None
+        try:
+            event = verifier_of(settings.kind)(secret.reveal(), headers, body, now())
+            if event.delivery_id is not None:
+                self._deliveries.setdefault(registry, Deliveries()).require_new(event.delivery_id, now())
+        except HookRefused as refused:
+            results.labels(registry, refused.reason.value).inc()
+            if event is not None and event.insistent:
+                return replace(event, relevant=False)
+            if self._refusals.is_news(f"{registry} {refused.reason}", now()):
+                _LOGGER.warning("hook of registry %s: %s; more of these are counted only", registry, refused)
+            raise
+        results.labels(registry, "accepted" if event.relevant else "ignored").inc()
+        if event.relevant:
+            self.look_now(registry)
+        return event
 
     def not_ready(self) -> list[str]:
         """Why the daemon is not ready to be asked; empty when it is."""
@@ -216,6 +286,7 @@ class App:
         self._schedule(
             "composites", self._follow_composites, _COMPOSITES_EVERY, _LOOP_LIMIT, executor=_URGENT
         )
+        self._schedule("verdicts", self._write_verdicts, _VERDICTS_EVERY, _LOOP_LIMIT + _VERDICTS_PATIENCE)
         for name in self.live.registries:
             self._watch(name)
         self.scheduler.start()
@@ -299,6 +370,10 @@ class App:
             self.snapshot.refresh()
         return f"composites: {len(live.settings.composites)}{', changed' if changed else ''}"
 
+    def _write_verdicts(self) -> str:
+        """Show new verdicts in the registries that want them."""
+        return "; ".join(watcher.write_verdicts() for watcher in list(self.watchers.values()))
+
     def _changed(self) -> None:
         """A verdict, a ref or an alert is another one: what follows from them is too."""
         self.snapshot.refresh()
@@ -322,6 +397,9 @@ class App:
             alive=lambda: self._beat_unless_stopping(loop),
             found_work=self._wake_scans,
             changed=self._changed,
+            manners=Manners(settings.poll, settings.reconcile, settings.rehash, _PARALLEL)
+            if isinstance(settings, RemoteRegistrySettings)
+            else Manners(),
         )
         self.watchers[name] = watcher
         looking = threading.Lock()
@@ -337,10 +415,12 @@ class App:
             while due and looking.acquire(blocking=False):
                 try:
                     self._beat_unless_stopping(loop)
+                    hinted = hint.is_set()
                     hint.clear()
                     everything = reconcile_wanted.is_set()
                     reconcile_wanted.clear()
-                    sentence = watcher.look(everything)
+                    self._looked[name] = now()
+                    sentence = watcher.look(everything, hinted)
                 finally:
                     looking.release()
                 due = hint.is_set() or reconcile_wanted.is_set()
@@ -374,6 +454,8 @@ class App:
         for name, settings in after.items():
             if before.get(name) != settings:
                 self._watch(name)
+            else:
+                self.watchers[name].ask_again()
         if old.policy.fire_on is not self.live.policy.fire_on:
             for watcher in self.watchers.values():
                 watcher.follow_again()
@@ -462,7 +544,8 @@ class App:
         store = self.live.settings.store
         with self.database.write() as connection:
             pruned = retention.prune(connection, store.keep_versions, now() - store.keep_events)
-        return f"retention: {pruned}"
+        looked_into = catch_up(self.database, _CATCH_UP_AT_A_TIME)
+        return f"retention: {pruned}; lineage of {looked_into} older versions looked for"
 
     def _wake_scans(self) -> None:
         for loop in self.loops:

@@ -4,18 +4,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum, auto
 
 from sqlalchemy import Connection
 
 from layerwatch.config.baselines import BaselinesSettings
-from layerwatch.daemon.store import baselines, versions
+from layerwatch.daemon.measuring import is_complete
+from layerwatch.daemon.store import baselines, contents, versions
 from layerwatch.daemon.store.ordering import sort_key
+from layerwatch.daemon.store.origins import resolve
 from layerwatch.daemon.store.records import BaselineKind, BaselineRecord, VersionKey, VersionRecord
 from layerwatch.metrics.findings import Verdict
+from layerwatch.metrics.measurement import METRIC_SET
 from layerwatch.metrics.relation import Relation
 
 _HEALTHY = (Verdict.PASS, Verdict.WARN)
 _BY_ITSELF = ("history", "accepted automatically")
+
+_MOST_CANDIDATES = 50
+"""Versions of the history that are looked at; one that was lost is followed by older ones, which mostly are too."""
+
+_DEFAULT = BaselinesSettings()
+
+
+class _Voucher(Enum):
+    """Who says, beside the publisher of a version, that its declared parent is good to compare with."""
+
+    OWN_MODEL = auto()
+    CONFIGURATION = auto()
+    PERSON = auto()
+    NOBODY = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,31 +62,46 @@ def known_relation(word: str | None) -> Relation | None:
     return Relation(word) if word in set(Relation) else None
 
 
-def choose_baseline(connection: Connection, version: VersionRecord) -> BaselineChoice | None:
+def choose_baseline(
+    connection: Connection, version: VersionRecord, settings: BaselinesSettings = _DEFAULT
+) -> BaselineChoice | None:
     """Choose in the order pinned, parent, accepted, history; None when there is nothing to compare with.
 
     A parent or history version that failed or is undecided is passed over, unless it was accepted since: a
     repaired version must not be judged against the broken one. A pin is a person's explicit wish and outranks the
-    declared parent.
+    declared parent. Of what nobody named, a version that can be compared with no more is passed over too.
+
+    The parent may be a version of another model, in any registry, whose measurements are in the store. Where only a
+    model is named, it must be clear which version is meant. Who publishes a version writes its declaration, so this
+    must not take the model's own baseline from it: a parent elsewhere counts as one of the model itself only where
+    ``settings.parents_from`` names its model. One that a person accepted or pinned there comes after the accepted
+    version, and before history; any other counts only while the model has nothing good of its own to go by.
     """
     key = version.key
+    declared = version.lineage.parent
+    parent = None if declared is None else resolve(connection, version, declared, exact=True)
     pinned = _usable(connection, baselines.pinned(connection, key.registry, key.model), version)
     if pinned is not None:
-        return BaselineChoice(pinned, _relation_to(version, pinned), "pinned")
+        return BaselineChoice(pinned, _relation_to(version, pinned, parent), "pinned")
     accepted, how = _accepted(connection, version)
     passed_over = ""
-    if version.lineage.parent is not None:
-        parent = versions.current(connection, VersionKey(key.registry, key.model, version.lineage.parent))
-        if parent is not None and parent.id != version.id:
-            is_accepted = accepted is not None and parent.id == accepted.id
-            if parent.verdict in _HEALTHY or is_accepted:
-                return BaselineChoice(parent, version.lineage.relation, "parent")
-        passed_over = f" (declared parent {version.lineage.parent} {_why_not(parent, version)})"
+    if declared is not None:
+        why_not = _why_not(connection, parent, version, accepted, settings)
+        if parent is not None and why_not is None:
+            return BaselineChoice(parent, version.lineage.relation, "parent")
+        passed_over = f" (declared parent {declared} {why_not})"
     if accepted is not None:
-        return BaselineChoice(accepted, _relation_to(version, accepted), f"{how}{passed_over}")
-    earlier = versions.previous_passing(connection, key.registry, key.model, version.order_key)
-    if earlier is not None and earlier.id != version.id:
-        return BaselineChoice(earlier, _relation_to(version, earlier), f"history{passed_over}")
+        return BaselineChoice(accepted, _relation_to(version, accepted, parent), f"{how}{passed_over}")
+    lost = ""
+    for earlier in versions.passing_before(
+        connection, key.registry, key.model, version.order_key, _MOST_CANDIDATES
+    ):
+        if earlier.id == version.id:
+            continue
+        if not _is_lost(connection, earlier):
+            relation = _relation_to(version, earlier, parent)
+            return BaselineChoice(earlier, relation, f"history{passed_over}{lost}")
+        lost = lost or f" ({earlier.key.version} is gone, and its measurements are lost)"
     return None
 
 
@@ -83,7 +116,8 @@ def accept_if_passing(
     """Make a version that just passed the model's accepted baseline, where the configuration asks for it.
 
     Nothing but a pass is ever accepted, and no version that is older than the accepted one: a rescan of an old version
-    must not take the baseline back.
+    must not take the baseline back. Nor is one that passed against a version of another model which its publisher
+    alone named.
 
     Args:
         against: name of the version it was judged against, for the reason; None without a baseline.
@@ -104,6 +138,8 @@ def accept_if_passing(
             return None
         if (record.version, record.fingerprint) == (key.version, version.fingerprint):
             return None
+    if against is not None and _is_publishers_choice(connection, version, against, settings):
+        return None
     reason = f"verdict pass against {against}" if against else "verdict pass, without a baseline"
     return baselines.accept_automatically(connection, key.registry, key.model, key.version, reason, now)
 
@@ -119,9 +155,20 @@ def _accepted(connection: Connection, version: VersionRecord) -> tuple[VersionRe
             continue
         if record.kind is BaselineKind.ACCEPTED:
             return row, "accepted"
-        if row.verdict in _HEALTHY and sort_key(row.order_key) < sort_key(version.order_key):
+        is_earlier = sort_key(row.order_key) < sort_key(version.order_key)
+        if row.verdict in _HEALTHY and is_earlier and not _is_lost(connection, row):
             return row, "accepted automatically"
     return None, ""
+
+
+def _is_lost(connection: Connection, version: VersionRecord) -> bool:
+    """Whether nothing is left to compare with: neither its files, which could be measured again, nor its numbers."""
+    return version.gone_at is not None and not _is_measured(connection, version)
+
+
+def _is_measured(connection: Connection, version: VersionRecord) -> bool:
+    content = contents.load(connection, version.fingerprint, METRIC_SET)
+    return content is not None and is_complete(connection, content)
 
 
 def _usable(
@@ -138,15 +185,62 @@ def _row_of(connection: Connection, record: BaselineRecord) -> VersionRecord | N
     return row if row is not None and row.fingerprint == record.fingerprint else None
 
 
-def _relation_to(version: VersionRecord, baseline: VersionRecord) -> str | None:
-    return version.lineage.relation if version.lineage.parent == baseline.key.version else None
+def _relation_to(version: VersionRecord, baseline: VersionRecord, parent: VersionRecord | None) -> str | None:
+    return version.lineage.relation if parent is not None and parent.id == baseline.id else None
 
 
-def _why_not(parent: VersionRecord | None, version: VersionRecord) -> str:
+def _voucher(
+    connection: Connection, parent: VersionRecord, version: VersionRecord, settings: BaselinesSettings
+) -> _Voucher:
+    if (parent.key.registry, parent.key.model) == (version.key.registry, version.key.model):
+        return _Voucher.OWN_MODEL
+    if settings.allows_parents_from(parent.key.registry, parent.key.model):
+        return _Voucher.CONFIGURATION
+    is_accepted = baselines.was_accepted(connection, parent.key, parent.fingerprint)
+    return _Voucher.PERSON if is_accepted else _Voucher.NOBODY
+
+
+def _is_publishers_choice(
+    connection: Connection, version: VersionRecord, against: str, settings: BaselinesSettings
+) -> bool:
+    """Whether the version of this name, which one was judged against, was named by its publisher alone."""
+    declared = version.lineage.parent
+    parent = None if declared is None else resolve(connection, version, declared, exact=True)
+    if parent is None or parent.key.version != against:
+        return False
+    if _voucher(connection, parent, version, settings) is not _Voucher.NOBODY:
+        return False
+    # Its own model may have a version of this name, too. What another scan changed meanwhile is no excuse.
+    choice = choose_baseline(connection, version, settings)
+    return choice is None or choice.version.id == parent.id or choice.version.key.version != against
+
+
+def _why_not(
+    connection: Connection,
+    parent: VersionRecord | None,
+    version: VersionRecord,
+    accepted: VersionRecord | None,
+    settings: BaselinesSettings,
+) -> str | None:
+    """Why the declared parent is no baseline, or None where it is one."""
+    key = version.key
     if parent is None:
-        # A merge may name models beside its own: they tell how it was made, but are no baseline.
-        is_elsewhere = "/" in (version.lineage.parent or "")
-        return "is not a version of this model" if is_elsewhere else "is not in the registry"
-    if parent.id == version.id:
-        return "is the version itself"
-    return "was not judged yet" if parent.verdict is None else f"has the verdict {parent.verdict}"
+        declared = version.lineage.parent or ""
+        if declared == key.version:
+            return "is the version itself"
+        is_elsewhere = "/" in declared or ":" in declared
+        return "does not name one version that is known here" if is_elsewhere else "is not in the registry"
+    voucher = _voucher(connection, parent, version, settings)
+    is_elsewhere = voucher is not _Voucher.OWN_MODEL
+    is_accepted = accepted is not None and parent.id == accepted.id
+    if is_elsewhere:
+        is_accepted = baselines.was_accepted(connection, parent.key, parent.fingerprint)
+    if parent.verdict not in _HEALTHY and not is_accepted:
+        return "was not judged yet" if parent.verdict is None else f"has the verdict {parent.verdict}"
+    if is_elsewhere and not _is_measured(connection, parent):
+        return "is not measured"
+    if voucher is _Voucher.PERSON and accepted is not None:
+        return "is of another model, and the accepted version goes before"
+    if voucher is _Voucher.NOBODY and (accepted is not None or baselines.has_known_good(connection, version)):
+        return "is of another model: nobody accepted it there, and baselines.parents_from does not name that model"
+    return None

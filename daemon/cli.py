@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from layerwatch import __version__
-from layerwatch.daemon.commands import backtest, baseline, bisect, config, demo, explain, gate, run, scan
+from layerwatch.daemon.commands import (
+    backtest,
+    baseline,
+    bisect,
+    config,
+    demo,
+    explain,
+    gate,
+    lineage,
+    run,
+    scan,
+)
 
 app = typer.Typer(
     name="layerwatch",
@@ -42,6 +53,7 @@ app.command("scan")(scan.scan)
 app.command("gate")(gate.gate)
 app.command("backtest")(backtest.backtest)
 app.command("bisect")(bisect.bisect)
+app.command("lineage")(lineage.lineage)
 app.command("explain")(explain.explain)
 app.command("demo")(demo.demo)
 app.add_typer(baseline.app, name="baseline")

@@ -13,9 +13,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from layerwatch.daemon.fingerprints import is_stand_in
-from layerwatch.daemon.registries.base import Registry, RegistryUnavailable
+from layerwatch.daemon.registries.base import Progress, Registry, RegistryUnavailable, no_progress
 from layerwatch.daemon.store.records import ContentRecord, VersionRecord
-from layerwatch.metrics.errors import UnreadableReason
+from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -43,14 +43,20 @@ def is_at_hand(registry: Registry | None, baseline: VersionRecord) -> bool:
 
 
 @contextmanager
-def files_at_hand(registry: Registry | None, baseline: VersionRecord) -> Iterator[Path | None]:
-    """The local path of a baseline that is at hand, or None."""
+def files_at_hand(
+    registry: Registry | None, baseline: VersionRecord, progress: Progress = no_progress
+) -> Iterator[Path | None]:
+    """The local path of a baseline that is at hand, or None.
+
+    Args:
+        progress: called while files are fetched.
+    """
     with ExitStack() as stack:
         path = None
         if registry is not None and is_at_hand(registry, baseline):
             try:
-                path = stack.enter_context(registry.open(baseline.source_path))
-            except (OSError, RegistryUnavailable) as error:
+                path = stack.enter_context(registry.open(baseline.source_path, progress))
+            except (OSError, RegistryUnavailable, UnreadableError) as error:
                 tell_fallback(baseline, str(error))
         yield path
 

@@ -13,10 +13,13 @@ from layerwatch.alerts.receivers import build_receivers
 from layerwatch.alerts.receivers.base import Receiver
 from layerwatch.config.errors import ConfigError, ConfigProblem
 from layerwatch.config.loading import load_settings, secret_problems
+from layerwatch.config.registries import RemoteRegistrySettings
 from layerwatch.config.settings import Settings
 from layerwatch.daemon.alerting import AlertPolicy
 from layerwatch.daemon.registries import build_registry
-from layerwatch.daemon.registries.base import Registry
+from layerwatch.daemon.registries.base import Registry, RegistryUnavailable
+from layerwatch.daemon.registries.downloads import Downloads
+from layerwatch.daemon.storelocation import downloads_of
 from layerwatch.metrics.findings import Severity
 
 _WITHOUT_ROUTE = timedelta(hours=12)
@@ -29,18 +32,27 @@ class Live:
 
     settings: Settings
     registries: Mapping[str, Registry]
+    downloads: Downloads
     receivers: Mapping[str, Receiver]
     policy: AlertPolicy
 
 
-def load_live(path: Path | None) -> Live:
-    """Read, check and build; raises ConfigError with every problem and touches nothing that runs."""
-    return build_live(load_settings(path, os.environ))
+def load_live(path: Path | None, downloads: Downloads | None = None) -> Live:
+    """Read, check and build; raises ConfigError with every problem and touches nothing that runs.
 
-
-def build_live(settings: Settings) -> Live:
-    """Build registries and receivers; raises ConfigError."""
+    Args:
+        downloads: of the generation before; None for the first one.
+    """
+    settings = load_settings(path, os.environ)
     problems = secret_problems(settings)
+    if problems:
+        raise ConfigError(problems)
+    return build_live(settings, downloads or downloads_of(settings, path))
+
+
+def build_live(settings: Settings, downloads: Downloads) -> Live:
+    """Build registries and receivers; raises ConfigError."""
+    problems = list(secret_problems(settings))
     if problems:
         raise ConfigError(problems)
     try:
@@ -56,8 +68,18 @@ def build_live(settings: Settings) -> Live:
         repeat_interval=route.repeat_interval if route else _WITHOUT_ROUTE,
         external_url=settings.server.external_url,
     )
-    registries = {one.name: build_registry(one) for one in settings.registries}
-    return Live(settings, registries, receivers, policy)
+    registries = {}
+    for place, one in enumerate(settings.registries):
+        if isinstance(one, RemoteRegistrySettings) and one.ca_file is not None and not one.ca_file.is_file():
+            why = f"there is no file {one.ca_file}; it must hold certificates in PEM form"
+            problems.append(ConfigProblem(f"registries[{place}].ca_file", None, why))
+        try:
+            registries[one.name] = build_registry(one, downloads)
+        except RegistryUnavailable as error:
+            problems.append(ConfigProblem(f"registries[{place}]", None, error.detail))
+    if problems:
+        raise ConfigError(problems)
+    return Live(settings, registries, downloads, receivers, policy)
 
 
 def settings_that_need_a_restart(old: Settings, new: Settings) -> list[str]:
@@ -65,6 +87,8 @@ def settings_that_need_a_restart(old: Settings, new: Settings) -> list[str]:
     pairs = {
         "server.listen": (old.server.listen, new.server.listen),
         "store.url": (old.store.url, new.store.url),
+        "downloads.path": (old.downloads.path, new.downloads.path),
+        "downloads.size_limit": (old.downloads.size_limit, new.downloads.size_limit),
         "scan.workers": (old.scan.workers, new.scan.workers),
         "scan.memory_limit": (old.scan.memory_limit, new.scan.memory_limit),
         "scan.timeout": (old.scan.timeout, new.scan.timeout),

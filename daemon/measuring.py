@@ -113,7 +113,7 @@ class Measuring:
         self, version: VersionRecord, baseline: VersionRecord, digests: Mapping[str, str]
     ) -> tuple[ContentRecord, Mapping[str, AlignedChange]]:
         registry = self._registries(baseline.key.registry)
-        with files_at_hand(registry, baseline) as path:
+        with files_at_hand(registry, baseline, self._go_on) as path:
             try:
                 found = self._scan(version, path, digests)
             except UnreadableError as error:
@@ -129,7 +129,10 @@ class Measuring:
     ) -> Mapping[str, AlignedChange]:
         """Both files are read again for numbers that are not in the store; without them the sketches do."""
         own, others = self._registries(version.key.registry), self._registries(baseline.key.registry)
-        with files_at_hand(own, version) as path, files_at_hand(others, baseline) as baseline_path:
+        with (
+            files_at_hand(own, version, self._go_on) as path,
+            files_at_hand(others, baseline, self._go_on) as baseline_path,
+        ):
             if path is None or baseline_path is None:
                 return {}
             request = ScanRequest(
@@ -176,7 +179,7 @@ class Measuring:
             detail = f"registry {version.key.registry} is no longer configured"
             raise UnreadableError(UnreadableReason.NOT_FOUND, version.source_path, detail)
         try:
-            with registry.open(version.source_path) as path:
+            with registry.open(version.source_path, self._go_on) as path:
                 _require_unchanged(registry, version)
                 measured = measure_content(
                     self._executor,

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from layerwatch.daemon.store import contents, versions
+from layerwatch.daemon.store import contents
 from layerwatch.daemon.store.database import Database
-from layerwatch.daemon.store.records import ContentRecord, Lineage, VersionKey, VersionRecord
+from layerwatch.daemon.store.origins import resolve
+from layerwatch.daemon.store.records import ContentRecord, Lineage, VersionRecord
 from layerwatch.metrics.measurement import METRIC_SET, Measurement
 from layerwatch.metrics.merge import MergeEvidence, MergeParent, merge_evidence, stored_sketches
 
@@ -33,10 +34,10 @@ class MergeFound:
 def ingredients(connection: Connection, version: VersionRecord) -> Iterator[tuple[str, VersionRecord | None]]:
     """Each model that a version was merged from, the base last, by its declared name; None for those that are not here.
 
-    A name is that of a version of the same model, or model/version for another one of the same registry.
+    What names mean: ``store/origins.py``. A model that is named without its version must have but one.
     """
     for name in _names(version.lineage):
-        yield name, _find(connection, version, name)
+        yield name, resolve(connection, version, name, exact=True)
 
 
 def merge_of(
@@ -99,16 +100,6 @@ def _base(lineage: Lineage) -> str | None:
     if not lineage.parents or recipe is None:
         return None
     return recipe.base if recipe.method is None or recipe.method.needs_base else None
-
-
-def _find(connection: Connection, version: VersionRecord, name: str) -> VersionRecord | None:
-    registry, model = version.key.registry, version.key.model
-    other_model, slash, other = name.rpartition("/")
-    keys = [VersionKey(registry, model, name)]
-    if slash:
-        keys.append(VersionKey(registry, other_model, other))
-    records = (versions.current(connection, key) for key in keys)
-    return next((one for one in records if one is not None and one.id != version.id), None)
 
 
 def _are(names: list[str]) -> str:

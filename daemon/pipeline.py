@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
@@ -16,6 +16,8 @@ from layerwatch.config.scan import ScanSettings
 from layerwatch.daemon.baselines import BaselineChoice, accept_if_passing, choose_baseline, known_relation
 from layerwatch.daemon.examining import examine_stored, in_place_change
 from layerwatch.daemon.history import load_history
+from layerwatch.daemon.lineage.weights import find_in_weights
+from layerwatch.daemon.lineage.weights import record as record_kin
 from layerwatch.daemon.measuring import Interrupted, Measuring
 from layerwatch.daemon.merging import ingredients
 from layerwatch.daemon.registries.base import Registry
@@ -207,6 +209,7 @@ class Pipeline:
         with self._database.read() as connection:
             in_place = in_place_change(connection, version)
             history = load_history(connection, version) if baseline is not None else None
+            kin = find_in_weights(connection, version, content)
         examination = examine_stored(
             self._database,
             content,
@@ -218,6 +221,7 @@ class Pipeline:
             history=history,
             version=version,
         )
+        examination = replace(examination, lineage=kin.evidence)
         settings = self._settings()
         judgement = judge(examination, settings.rules)
         timings = {
@@ -231,13 +235,14 @@ class Pipeline:
             versions.record_verdict(
                 connection, version.id, judgement.verdict, report.to_json(), judgement.findings, now
             )
+            record_kin(connection, version, kin, now)
             accept_if_passing(connection, version, judgement.verdict, against_name, settings.baselines, now)
             self._judged(connection, version, now)
         return judgement
 
     def _choice(self, version: VersionRecord) -> BaselineChoice | None:
         with self._database.read() as connection:
-            return choose_baseline(connection, version)
+            return choose_baseline(connection, version, self._settings().baselines)
 
     def _measure_ingredients(self, version: VersionRecord) -> None:
         """See that the store knows what a merge was made from, whichever version is scanned first.

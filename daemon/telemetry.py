@@ -9,9 +9,13 @@ from prometheus_client.process_collector import ProcessCollector
 
 from layerwatch import __version__
 from layerwatch.daemon.registries.base import RegistryReason
+from layerwatch.daemon.registries.hooks import HookReason
 from layerwatch.metrics.errors import UnreadableReason
 from layerwatch.metrics.measurement import METRIC_SET
 from layerwatch.metrics.rules import RULE_SET
+
+HOOK_RESULTS = ("accepted", "ignored", *(reason.value for reason in HookReason))
+"""What may become of an event."""
 
 _SCAN_BUCKETS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
 
@@ -51,6 +55,24 @@ class DaemonTelemetry:
             ["registry"],
             registry=registry,
         )
+        self.registry_misconfigured = Gauge(
+            "layerwatch_registry_misconfigured",
+            "1 when only a person can mend what keeps the registry from being listed (rights, certificates), else 0.",
+            ["registry"],
+            registry=registry,
+        )
+        self.hook_events = Counter(
+            "layerwatch_hook_events_total",
+            "Events sent to the registry's hook, by result: accepted, ignored, or why they were refused.",
+            ["registry", "result"],
+            registry=registry,
+        )
+        self.verdict_write_failures = Counter(
+            "layerwatch_verdict_write_failures_total",
+            "Verdicts that could not be written back to the registry; they are tried again.",
+            ["registry", "reason"],
+            registry=registry,
+        )
         self.registry_failures = Counter(
             "layerwatch_registry_failures_total",
             "Attempts to list the registry, or to hash a known version of it again, that failed, by reason.",
@@ -88,15 +110,23 @@ class DaemonTelemetry:
         """Make every labelled counter exist at zero, so that rates on them work from the first day."""
         for name in registries:
             self.registry_up.labels(name)
+            self.registry_misconfigured.labels(name)
             self.last_success.labels(name)
             for reason in RegistryReason:
                 self.registry_failures.labels(name, reason.value)
+                self.verdict_write_failures.labels(name, reason.value)
+            for result in HOOK_RESULTS:
+                self.hook_events.labels(name, result)
         for loop in loops:
             self.cycle_errors.labels(loop)
 
     def forget_registry(self, name: str) -> None:
         """Drop the series of a registry that a reload removed."""
         self.registry_up.remove(name)
+        self.registry_misconfigured.remove(name)
         self.last_success.remove(name)
         for reason in RegistryReason:
             self.registry_failures.remove(name, reason.value)
+            self.verdict_write_failures.remove(name, reason.value)
+        for result in HOOK_RESULTS:
+            self.hook_events.remove(name, result)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -11,21 +10,20 @@ from sqlalchemy import Connection
 
 from layerwatch.alerts.model import AlertPhase
 from layerwatch.daemon.alerting import AlertPolicy, follow_refs
-from layerwatch.daemon.fingerprints import stand_in
+from layerwatch.daemon.manners import Manners
+from layerwatch.daemon.registering import Registering
 from layerwatch.daemon.registries.base import (
-    FoundVersion,
     Listing,
     Registry,
     RegistryReason,
     RegistryUnavailable,
 )
-from layerwatch.daemon.store import alerts, contents, refs, versions
+from layerwatch.daemon.retirement import Retirement
+from layerwatch.daemon.store import alerts, refs, versions
 from layerwatch.daemon.store.database import Database
-from layerwatch.daemon.store.records import Lineage, VersionKey, VersionRecord, VersionState
+from layerwatch.daemon.store.records import VersionRecord
 from layerwatch.daemon.telemetry import DaemonTelemetry
-from layerwatch.metrics.errors import UnreadableError
-from layerwatch.metrics.findings import Verdict
-from layerwatch.metrics.measurement import METRIC_SET
+from layerwatch.daemon.verdictwriting import VerdictWriting
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -45,6 +43,7 @@ class Watcher:
         alive: called between steps, so that a long look is not taken for a hang.
         found_work: called when a version was queued.
         changed: called when something that is exported changed.
+        manners: how the registry is treated.
     """
 
     def __init__(
@@ -57,6 +56,7 @@ class Watcher:
         alive: Callable[[], None],
         found_work: Callable[[], None],
         changed: Callable[[], None],
+        manners: Manners | None = None,
     ) -> None:
         self._registry = registry
         self._database = database
@@ -66,60 +66,104 @@ class Watcher:
         self._alive = alive
         self._found_work = found_work
         self._changed = changed
-        self._retired = threading.Event()
-        self._retiring = threading.Lock()
+        manners = manners or Manners()
+        self._manners = manners
+        self._failures = 0
+        self._not_before: datetime | None = None
+        self._retirement = Retirement()
+        self._registering = Registering(
+            registry, database, telemetry, clock, alive, found_work, manners, self._retirement
+        )
+        self._writing = VerdictWriting(
+            registry, database, policy, telemetry, clock, alive, manners, self._retirement
+        )
+        # A listing was not dealt with to its end: what it told may not be told again.
+        self._behind = False
         # What the refs point at after the last look; and as of which look every model was brought up to date.
         self._targets: dict[str, dict[str, str]] | None = None
         self._followed: dict[str, dict[str, str]] | None = None
         self._told: set[str] = set()
         self._recalled = False
         self._empty_since: datetime | None = None
-        # Known versions, by model and name, that could not be hashed the last time.
-        self._unread: set[tuple[str, str]] = set()
         self.last_error: str | None = None
         self.listed_once = False
 
-    def look(self, rehash: bool = False) -> str:
+    def look(self, rehash: bool = False, hinted: bool = False) -> str:
         """One look at the registry; a sentence for the log.
 
         Args:
-            rehash: the full reconcile: hash every version again, whatever its token says, try again what could
-                not be examined for a passing reason, and bring every ref and alert up to date.
+            rehash: the full reconcile: list everything, hash versions again whatever their tokens say, as far as
+                their turn has come, try again what could not be examined for a passing reason, and bring every
+                ref and alert up to date.
+            hinted: somebody asks for it: do not wait because of earlier failures.
         """
         name = self._registry.name
+        if self._not_before is not None and self._clock() < self._not_before and not (rehash or hinted):
+            return f"registry {name}: waits until {self._not_before:%H:%M:%S} after {self._failures} failures"
         try:
-            listing = self._listing()
+            listing = self._listing(everything=rehash or not self.listed_once or self._behind)
         except RegistryUnavailable as error:
-            if self.last_error is None:
-                _LOGGER.warning("registry %s cannot be listed: %s", name, error)
-            self.last_error = str(error)
-            with self._retiring:
-                if not self._retired.is_set():
-                    self._telemetry.registry_up.labels(name).set(0)
-                    self._telemetry.registry_failures.labels(name, str(error.reason)).inc()
-            return f"registry {name}: not listed: {error}"
+            return self._unavailable(error)
+        self._behind = True
         self._tell(listing.remarks)
-        queued = self._register(listing, rehash)
-        gone = self._notice_gone(listing)
+        if self._manners.poll is not None:
+            # A rollback does not wait until new versions are fetched.
+            self._follow(listing, everything=False)
+        queued = self._registering.register(listing, rehash)
+        gone = self._notice_gone(listing) if listing.complete else 0
         self._follow(listing, everything=rehash)
-        with self._retiring:
-            if self._retired.is_set():
-                return f"registry {name}: no longer watched"
-            for _, reason in listing.unlisted:
-                self._telemetry.registry_failures.labels(name, str(reason)).inc()
-            self._telemetry.registry_up.labels(name).set(1)
-            self._telemetry.last_success.labels(name).set(self._clock().timestamp())
+        queued += self._registering.rehash_some()
+        if not self._retirement.unless_begun(lambda: self._count_success(listing)):
+            return f"registry {name}: no longer watched"
+        self._behind = self._registering.left_some_out
         if self.last_error is not None:
             _LOGGER.info("registry %s is listed again", name)
         self.last_error = None
+        self._failures, self._not_before = 0, None
         self.listed_once = True
         unfinished = f", {len(listing.unfinished)} still being written" if listing.unfinished else ""
         return f"registry {name}: {len(listing.versions)} versions listed, {queued} queued, {gone} gone{unfinished}"
 
+    def _count_success(self, listing: Listing) -> None:
+        name = self._registry.name
+        for _, reason in listing.unlisted:
+            self._telemetry.registry_failures.labels(name, str(reason)).inc()
+        self._telemetry.registry_up.labels(name).set(1)
+        self._telemetry.registry_misconfigured.labels(name).set(0)
+        self._telemetry.last_success.labels(name).set(self._clock().timestamp())
+
+    def write_verdicts(self) -> str:
+        """Write verdicts back that the registry does not show yet, where that was asked for; a sentence for the log."""
+        return self._writing.write()
+
+    def ask_again(self) -> None:
+        """Whatever made the registry fail may have been mended: the next look does not wait."""
+        self._not_before = None
+        self._writing.ask_again()
+
+    def _unavailable(self, error: RegistryUnavailable) -> str:
+        name = self._registry.name
+        misconfigured = error.reason.misconfigured
+        if self.last_error is None or (misconfigured and self.last_error != str(error)):
+            _LOGGER.warning(
+                "registry %s %s: %s", name, "is misconfigured" if misconfigured else "cannot be listed", error
+            )
+        self.last_error = str(error)
+        self._failures += 1
+        wait = self._manners.wait_after(error, self._failures, name)
+        self._not_before = self._clock() + wait if wait else None
+        self._retirement.unless_begun(lambda: self._count_failure(error))
+        return f"registry {name}: not listed: {error}"
+
+    def _count_failure(self, error: RegistryUnavailable) -> None:
+        name = self._registry.name
+        self._telemetry.registry_up.labels(name).set(0)
+        self._telemetry.registry_misconfigured.labels(name).set(int(error.reason.misconfigured))
+        self._telemetry.registry_failures.labels(name, str(error.reason)).inc()
+
     def retire(self) -> None:
         """The registry was taken out of the configuration, or replaced: a look under way changes nothing more."""
-        with self._retiring:
-            self._retired.set()
+        self._retirement.begin()
 
     def follow_again(self) -> None:
         """What fires may have changed: the next look brings the alerts of every model up to date."""
@@ -135,7 +179,7 @@ class Watcher:
             targets = self._targets.get(key.model, {})
         follow_refs(connection, key.registry, key.model, targets, self._policy(), now)
 
-    def _listing(self) -> Listing:
+    def _listing(self, everything: bool) -> Listing:
         """What is in the registry; raises RegistryUnavailable, for a while also when all of it vanished at once.
 
         The folder that an unmounted volume leaves behind is readable and empty.
@@ -143,12 +187,11 @@ class Watcher:
         self._recall_once()
         since, self._empty_since = self._empty_since, None
         now = self._clock()
-        listing = self._registry.listing(now)
+        listing = self._registry.listing(now, everything)
         if not listing.empty:
             return listing
         with self._database.read() as connection:
-            known = versions.current_of_registry(connection, self._registry.name)
-        held = sum(record.gone_at is None for record in known)
+            held = versions.count_present(connection, self._registry.name)
         if not held:
             return listing
         self._empty_since = now if since is None else since
@@ -162,126 +205,33 @@ class Watcher:
         if self._recalled:
             return
         with self._database.read() as connection:
-            known = versions.current_of_registry(connection, self._registry.name)
-        self._registry.recall(
-            {
-                record.source_path: record.token
-                for record in known
-                if record.gone_at is None and record.token is not None
+            published = {
+                known.location: known.token
+                for known in versions.present_in_registry(connection, self._registry.name)
+                if known.token is not None
             }
-        )
+        self._registry.recall(published)
         self._recalled = True
-
-    def _register(self, listing: Listing, rehash: bool) -> int:
-        with self._database.read() as connection:
-            known = {
-                (record.key.model, record.key.version): record
-                for record in versions.current_of_registry(connection, self._registry.name)
-            }
-        queued = 0
-        for found in listing.versions:
-            record = known.get((found.model, found.version))
-            if record is not None and record.token == found.token and record.gone_at is None and not rehash:
-                continue
-            self._alive()
-            queued += self._register_one(found, record)
-            if rehash and record is not None and record.verdict is Verdict.UNDECIDED:
-                queued += self._try_again(record.id)
-        return queued
-
-    def _register_one(self, found: FoundVersion, record: VersionRecord | None) -> bool:
-        try:
-            fingerprint = self._registry.manifest(found).fingerprint
-        except RegistryUnavailable as error:
-            _LOGGER.warning("%s/%s: %s", found.model, found.version, error)
-            return False
-        except UnreadableError as error:
-            if self._registry.token(found.location) != found.token:
-                # Still moving: the next look sees it settled, or gone.
-                return False
-            if record is not None and record.token == found.token and error.transient:
-                # A disk that fails for a moment says nothing against bytes that were read before.
-                self._keep_unread(found, error)
-                return False
-            _LOGGER.warning("%s/%s cannot be fingerprinted: %s", found.model, found.version, error)
-            fingerprint = stand_in(found.token)
-        self._unread.discard((found.model, found.version))
-        declared = found.lineage
-        lineage = Lineage(
-            parent=declared.parent if declared else None,
-            relation=declared.relation if declared else None,
-            source=declared.source if declared else None,
-            confidence=1.0 if declared else None,
-            parents=declared.parents if declared else (),
-            recipe=declared.recipe if declared else None,
-        )
-        key = VersionKey(self._registry.name, found.model, found.version)
-        with self._database.write() as connection:
-            if self._retired.is_set():
-                return False
-            registered = versions.register(
-                connection,
-                key,
-                fingerprint,
-                found.location,
-                found.order_key,
-                lineage,
-                self._clock(),
-                token=found.token,
-            )
-        new = record is None or record.id != registered.id
-        if new:
-            self._found_work()
-        return new
-
-    def _keep_unread(self, found: FoundVersion, error: UnreadableError) -> None:
-        with self._retiring:
-            if self._retired.is_set():
-                return
-            self._telemetry.registry_failures.labels(self._registry.name, str(RegistryReason.IO_ERROR)).inc()
-        name = (found.model, found.version)
-        if name not in self._unread:
-            _LOGGER.warning("%s/%s cannot be hashed again now; what is known of it stays: %s", *name, error)
-        self._unread.add(name)
-
-    def _try_again(self, version_id: int) -> bool:
-        """Queue a version again that is undecided for a reason that may have passed (no content was kept of it)."""
-        with self._database.write() as connection:
-            record = versions.get(connection, version_id)
-            if (
-                self._retired.is_set()
-                or record is None
-                or record.state is not VersionState.JUDGED
-                or record.verdict is not Verdict.UNDECIDED
-                or not record.current
-                or record.gone_at is not None
-                or record.report is None  # so old that retention dropped its content
-                or contents.load(connection, record.fingerprint, METRIC_SET) is not None
-            ):
-                return False
-            versions.reopen(connection, version_id)
-        self._found_work()
-        return True
 
     def _notice_gone(self, listing: Listing) -> int:
         present = {(found.model, found.version) for found in listing.versions} | set(listing.unfinished)
         unlisted = {model for model, _ in listing.unlisted}
         with self._database.read() as connection:
             gone = [
-                record.key
-                for record in versions.current_of_registry(connection, self._registry.name)
-                if record.gone_at is None
-                and (record.key.model, record.key.version) not in present
-                and record.key.model not in unlisted
+                (known.model, known.version)
+                for known in versions.present_in_registry(connection, self._registry.name)
+                if (known.model, known.version) not in present
+                and known.model not in unlisted
+                and known.location not in listing.still_there
             ]
         if not gone:
             return 0
         now = self._clock()
         with self._database.write() as connection:
-            if self._retired.is_set():
+            if self._retirement.has_begun():
                 return 0
-            for key in gone:
-                versions.mark_gone(connection, key.registry, key.model, key.version, now)
+            for model, version in gone:
+                versions.mark_gone(connection, self._registry.name, model, version, now)
         return len(gone)
 
     def _follow(self, listing: Listing, everything: bool) -> None:
@@ -307,7 +257,7 @@ class Watcher:
         if due or self._targets is None:
             now = self._clock()
             with self._database.write() as connection:
-                if self._retired.is_set():
+                if self._retirement.has_begun():
                     return
                 # Inside the transaction: a verdict that is recorded meanwhile waits for it, and then follows the
                 # new targets, never the old ones after the new.
@@ -343,9 +293,8 @@ def forget_registry(connection: Connection, registry: str, policy: AlertPolicy, 
         True when there was anything to forget.
     """
     changed = False
-    for record in versions.current_of_registry(connection, registry):
-        key = record.key
-        changed |= versions.mark_gone(connection, registry, key.model, key.version, now)
+    for one in list(versions.present_in_registry(connection, registry)):
+        changed |= versions.mark_gone(connection, registry, one.model, one.version, now)
     for model in sorted({record.model for record in refs.list_refs(connection, registry)}):
         changed |= follow_refs(connection, registry, model, {}, policy, now)
     return changed

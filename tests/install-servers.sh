@@ -1,14 +1,50 @@
 #!/usr/bin/env bash
-# Installs the real servers that some tests start (Prometheus with promtool). Only where it is allowed to:
-# elsewhere those tests skip with a reason.
+# Installs the real servers that some tests start: Prometheus with promtool and an OCI registry from the system's
+# packages, MLflow and an S3 server into .venv-servers. What cannot be installed here is named, and its tests skip
+# with a reason.
 set -euo pipefail
-if command -v prometheus >/dev/null && command -v promtool >/dev/null; then
+here=$(cd "$(dirname "$0")" && pwd)
+venv=$here/../.venv-servers
+wanted=$here/servers-requirements.txt
+
+packages=()
+for program in prometheus docker-registry; do
+    command -v "$program" >/dev/null || packages+=("$program")
+done
+if [ ${#packages[@]} -gt 0 ]; then
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        echo "${packages[*]}: not installed, and cannot be installed from here: their tests will skip"
+    else
+        export DEBIAN_FRONTEND=noninteractive
+        # The package starts a registry on port 5000 and none is wanted: tests start their own.
+        policy=/usr/sbin/policy-rc.d
+        mine=
+        if [ ! -e "$policy" ]; then
+            printf '#!/bin/sh\nexit 101\n' >"$policy"
+            chmod +x "$policy"
+            mine=$policy
+        fi
+        apt-get update -qq || true
+        for package in "${packages[@]}"; do
+            apt-get install -y -qq --no-install-recommends "$package" >/dev/null ||
+                echo "$package: could not be installed: its tests will skip"
+        done
+        if [ -n "$mine" ]; then rm -f "$mine"; fi
+    fi
+fi
+
+if [ -n "${TEST_SERVERS_BIN:-}" ] && [ -x "$TEST_SERVERS_BIN/mlflow" ]; then
     exit 0
 fi
-if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo "prometheus is not installed and cannot be installed from here: its tests will skip"
+if cmp -s "$wanted" "$venv/.installed"; then
     exit 0
 fi
-export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
-apt-get install -y -qq --no-install-recommends prometheus >/dev/null
+rm -rf "$venv"
+if "${PYTHON:-python3}" -m venv "$venv" &&
+    # Every version is pinned, so that nothing has to be worked out.
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --requirement "$wanted"; then
+    cp "$wanted" "$venv/.installed"
+else
+    rm -rf "$venv"
+    echo "MLflow and moto could not be installed: their tests will skip"
+fi

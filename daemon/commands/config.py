@@ -27,17 +27,17 @@ def check(config: Annotated[Path | None, CONFIG_OPTION] = None) -> None:
 
     Secrets are read, and receivers built, as the daemon would.
     """
-    from layerwatch.daemon.live import build_live
+    from layerwatch.daemon.live import load_live
 
     path = found_config(config)
     try:
-        settings = build_live(load_settings(path, os.environ)).settings
+        settings = load_live(path).settings
     except ConfigError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
     typer.echo(f"{path or 'the defaults'}: no problem found")
     for registry in settings.registries:
-        if not registry.path.is_dir():
+        if registry.kind == "directory" and not registry.path.is_dir():
             typer.echo(f"registry {registry.name}: {registry.path} is not there now", err=True)
     if not settings.registries:
         typer.echo("no registry is configured: nothing would be watched", err=True)

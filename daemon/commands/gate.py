@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -11,12 +12,13 @@ import typer
 from layerwatch.daemon.commands.local import (
     console_for,
     layer_progress,
-    model_path,
     output_path,
     settings_of,
     write_output,
 )
+from layerwatch.daemon.commands.models import CANNOT_EXAMINE, given_model, named
 from layerwatch.daemon.commands.run import CONFIG_OPTION
+from layerwatch.daemon.commands.stores import usage_error
 from layerwatch.metrics.findings import Severity
 from layerwatch.metrics.relation import Relation
 
@@ -36,8 +38,8 @@ class FailOn(StrEnum):
 
 
 def gate(
-    model: Annotated[str, typer.Argument(help="File or directory of weights.")],
-    baseline: Annotated[str | None, typer.Option(help="File or directory to compare with.")] = None,
+    model: Annotated[str, typer.Argument(help="File, directory or address (mlflow:/name@alias) of weights.")],
+    baseline: Annotated[str | None, typer.Option(help="The same, to compare with.")] = None,
     fail_on: Annotated[FailOn, typer.Option(help="Severity from which a finding fails.")] = FailOn.CRITICAL,
     relation: Annotated[Relation | None, typer.Option(help="How MODEL came from the baseline.")] = None,
     allow_undecided: Annotated[
@@ -47,6 +49,14 @@ def gate(
         GateFormat, typer.Option("--format", help="How to print the report.")
     ] = GateFormat.TEXT,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead.")] = None,
+    as_if: Annotated[
+        str | None,
+        typer.Option(
+            "--as-if",
+            metavar="REF=VERSION",
+            help="Read nothing; say by the daemon's store which alerts this promotion of REGISTRY/MODEL would raise.",
+        ),
+    ] = None,
     config: Annotated[Path | None, CONFIG_OPTION] = None,
 ) -> None:
     """Judge MODEL for a pipeline.
@@ -60,11 +70,25 @@ def gate(
 
     output = output_path(output)
     settings = settings_of(config)
-    paths = model_path(model), model_path(baseline) if baseline is not None else None
-    if baseline is None:
-        typer.echo("warning: without --baseline only missing numbers and empty layers can be seen", err=True)
-    with layer_progress() as progress:
+    if as_if is not None:
+        from layerwatch.daemon.commands.asif import ask
+
+        if baseline is not None or relation is not None:
+            usage_error("--as-if asks the daemon's store: --baseline and --relation have no place beside it")
+        answer, code = ask(model, as_if, Severity(fail_on), settings, config, format_ is GateFormat.JSON)
+        write_output(answer, output)
+        raise typer.Exit(0 if code == CANNOT_EXAMINE and allow_undecided else code)
+    with ExitStack() as stack:
+        given = stack.enter_context(given_model(model, settings))
+        before = stack.enter_context(given_model(baseline, settings)) if baseline is not None else None
+        if before is None:
+            typer.echo(
+                "warning: without --baseline only missing numbers and empty layers can be seen", err=True
+            )
+        progress = stack.enter_context(layer_progress())
+        paths = given.path, before.path if before else None
         report = examine_files(*paths, str(relation) if relation else None, settings, progress)
+    report = named(report, given, before)
     if format_ is GateFormat.JSON:
         write_output(report.to_json(indent=2) + "\n", output)
     else:

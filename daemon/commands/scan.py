@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -11,11 +12,11 @@ import typer
 from layerwatch.daemon.commands.local import (
     console_for,
     layer_progress,
-    model_path,
     output_path,
     settings_of,
     write_output,
 )
+from layerwatch.daemon.commands.models import given_model, named
 from layerwatch.daemon.commands.plots import KeptLayers, plots_directory, title_of, write_scan_plots
 from layerwatch.daemon.commands.run import CONFIG_OPTION
 
@@ -29,8 +30,8 @@ class ScanFormat(StrEnum):
 
 
 def scan(
-    model: Annotated[str, typer.Argument(help="File or directory of weights.")],
-    baseline: Annotated[str | None, typer.Option(help="File or directory to compare with.")] = None,
+    model: Annotated[str, typer.Argument(help="File, directory or address (mlflow:/name@alias) of weights.")],
+    baseline: Annotated[str | None, typer.Option(help="The same, to compare with.")] = None,
     format_: Annotated[
         ScanFormat, typer.Option("--format", help="How to print the report.")
     ] = ScanFormat.TABLE,
@@ -47,11 +48,15 @@ def scan(
 
     output = output_path(output)
     settings = settings_of(config)
-    paths = model_path(model), model_path(baseline) if baseline is not None else None
-    plots = plots_directory(plots)
     kept = KeptLayers()
-    with layer_progress() as progress:
+    with ExitStack() as stack:
+        given = stack.enter_context(given_model(model, settings))
+        before = stack.enter_context(given_model(baseline, settings)) if baseline is not None else None
+        plots = plots_directory(plots)
+        progress = stack.enter_context(layer_progress())
+        paths = given.path, before.path if before else None
         report = examine_files(*paths, None, settings, progress, keep=kept.keep if plots else None)
+        report = named(report, given, before)
     match format_:
         case ScanFormat.JSON:
             write_output(report.to_json(indent=2) + "\n", output)

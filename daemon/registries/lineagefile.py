@@ -2,8 +2,9 @@
 
 ``lineage.json``: ``{"parent": "v1", "relation": "quantized"}``; for merges also ``parents`` (versions of the same
 model, in the order of the weights) and ``recipe``: ``{"method": "linear", "weights": [0.5, 0.5], "base": "v0"}``.
-``mergekit_config.yml`` is read where it describes one merge of whole models: its ``models`` become the parents by the
-last part of their names, which must be versions in the registry to be of use.
+``mergekit_config.yml`` is read as a recipe where it describes one merge of whole models: its ``models`` become the
+parents by their full names. Of any other merge (slices, several steps, a mixture of experts) the names of the models
+are read, and not how they were put together.
 """
 
 from __future__ import annotations
@@ -20,9 +21,14 @@ from layerwatch.metrics.relation import Relation
 
 LINEAGE_FILE = "lineage.json"
 MERGEKIT_FILE = "mergekit_config.yml"
+MERGEKIT_MOE_FILE = "mergekit_moe_config.yml"
 _KEYS = frozenset({"parent", "relation", "parents", "recipe"})
 _RECIPE_KEYS = frozenset({"method", "weights", "base", "normalize", "scale"})
 _MOST_PARENTS = 32
+_LONGEST_NAME = 1024
+_MOST_YAML_BYTES = 128 * 1024
+"""Parsing takes seconds per megabyte; recipes are a few kilobytes."""
+_MOST_NODES = 20_000
 _LARGEST = 1e6
 """No merge weighs a model by more; integers have no limit of their own."""
 
@@ -68,7 +74,7 @@ def parse_mergekit(text: bytes) -> DeclaredLineage:
         ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError: not one, or one of slices,
             several outputs, or weights that differ by layer, which are not read.
     """
-    config = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    config = _yaml(text)
     if "slices" in config or "modules" in config or "models" not in config:
         raise ValueError("only a merge of whole models (models:) is read")
     method = MergeMethod(config["merge_method"])
@@ -108,6 +114,61 @@ def parse_mergekit(text: bytes) -> DeclaredLineage:
     return DeclaredLineage(recipe.base or parents[0], Relation.MERGED, MERGEKIT_FILE, parents, recipe)
 
 
+def parse_mergekit_models(text: bytes, source: str = MERGEKIT_FILE) -> tuple[DeclaredLineage, ...]:
+    """The models that any configuration of mergekit names, each once, the base first; nothing of how they are mixed.
+
+    Args:
+        source: name of the file.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError: it names none, or is none.
+    """
+    bases: list[str] = []
+    models: list[str] = []
+    made: set[str] = set()
+    waiting: list[object] = yaml_documents(text)[::-1]
+    seen = 0
+    while waiting:
+        one = waiting.pop()
+        seen += 1
+        if seen > _MOST_NODES:
+            raise ValueError(f"more than {_MOST_NODES} entries")
+        if isinstance(one, list):
+            waiting.extend(reversed(one))
+        elif isinstance(one, Mapping):
+            # The steps of mergekit-multi read what earlier ones made, by name.
+            made.update(name for name in (one.get("name"),) if isinstance(name, str))
+            bases.extend(_named(one.get("base_model")))
+            models.extend(_named(one.get("model")))
+            models.extend(_named(one.get("source_model")))
+            waiting.extend(value for key, value in reversed(list(one.items())) if key not in _MODEL_KEYS)
+    names = [name for name in dict.fromkeys([*bases, *models]) if name not in made]
+    if not 1 <= len(names) <= _MOST_PARENTS:
+        raise ValueError("no models are named, or too many")
+    return tuple(DeclaredLineage(name, Relation.MERGED, source, is_baseline=False) for name in names)
+
+
+_MODEL_KEYS = frozenset({"base_model", "model", "source_model"})
+
+
+def _named(value: object) -> tuple[str, ...]:
+    return () if value is None else (_model_name(value),)
+
+
+def yaml_documents(text: bytes) -> list[Any]:
+    """The documents of a small YAML text; raises ValueError, RecursionError, yaml.YAMLError."""
+    if len(text) > _MOST_YAML_BYTES:
+        raise ValueError(f"larger than {_MOST_YAML_BYTES // 1024} KiB")
+    return list(yaml.load_all(text, _Loader))
+
+
+def _yaml(text: bytes) -> Any:
+    documents = yaml_documents(text)
+    if len(documents) != 1:
+        raise ValueError("only one merge is read")
+    return documents[0]
+
+
 def _recipe(declared: Mapping[str, Any], parents: int) -> MergeRecipe:
     unknown = sorted(set(declared) - _RECIPE_KEYS)
     if unknown:
@@ -139,14 +200,25 @@ def _name(value: object, key: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise TypeError(f"{key} must be the name of a version")
     value.encode()
+    if len(value) > _LONGEST_NAME:
+        raise ValueError(f"{key} is longer than {_LONGEST_NAME} characters")
     return value
 
 
 def _model_name(value: object) -> str:
+    """A model as mergekit refers to it: ``path@revision+lora``, or the same spelled out."""
     if isinstance(value, Mapping):
-        value = value.get("model", value)
-    name = _name(value, "model")
-    return name.rstrip("/").rsplit("/", 1)[-1]
+        base, lora = value.get("model", value), value.get("lora")
+        return _path(base) if lora is None else f"{_path(base)}+{_path(lora)}"
+    return _name(value, "model").rstrip("/")
+
+
+def _path(value: object) -> str:
+    if isinstance(value, Mapping):
+        revision = value.get("revision")
+        path = _name(value["path"], "path").rstrip("/")
+        return path if revision is None else f"{path}@{_name(revision, 'revision')}"
+    return _name(value, "model").rstrip("/")
 
 
 def _number(value: object, key: str) -> float:

@@ -8,11 +8,14 @@ import sqlalchemy as sa
 
 from layerwatch.daemon.store import tables
 from layerwatch.daemon.store.errors import StoreError, StoreReason
-from layerwatch.daemon.store.records import BaselineKind, BaselineRecord, VersionKey
+from layerwatch.daemon.store.ordering import sort_key
+from layerwatch.daemon.store.records import BaselineKind, BaselineRecord, VersionKey, VersionRecord
 from layerwatch.daemon.store.versionrows import of_key
+from layerwatch.metrics.findings import Verdict
 
 _EVENTS = tables.baseline_events
 _ACCEPTED = (BaselineKind.ACCEPTED, BaselineKind.AUTO_ACCEPTED)
+_PASSING = (Verdict.PASS.value, Verdict.WARN.value)
 
 AUTOMATIC = "layerwatch"
 """Who accepts where no person does."""
@@ -73,9 +76,16 @@ def pinned(connection: sa.Connection, registry: str, model: str) -> BaselineReco
     return latest if latest is not None and latest.kind is BaselineKind.PINNED else None
 
 
-def effective(connection: sa.Connection, registry: str, model: str) -> BaselineRecord | None:
-    """The version that was chosen as the model's baseline: the pinned one, else the one accepted last."""
-    return pinned(connection, registry, model) or _latest(connection, registry, model, _ACCEPTED)
+def chosen(connection: sa.Connection, registry: str, model: str) -> list[BaselineRecord]:
+    """The versions that were chosen as the model's baseline, the one that counts first.
+
+    That is the pinned one, and the one accepted last, which counts again once the pin is off; as far as there are any.
+    """
+    found = (
+        pinned(connection, registry, model),
+        _latest(connection, registry, model, _ACCEPTED),
+    )
+    return [record for record in found if record is not None]
 
 
 def accepted(connection: sa.Connection, registry: str, model: str) -> list[BaselineRecord]:
@@ -123,6 +133,28 @@ def was_accepted(connection: sa.Connection, key: VersionKey, fingerprint: str) -
         return True
     chosen = pinned(connection, key.registry, key.model)
     return chosen is not None and (chosen.version, chosen.fingerprint) == (key.version, fingerprint)
+
+
+def has_known_good(connection: sa.Connection, version: VersionRecord) -> bool:
+    """Whether there was anything good in a model before this version: chosen by a person, accepted, or passing.
+
+    What was replaced by other bytes, unpinned, lost or is gone counts: nobody gets rid of it by publishing.
+    """
+    key = version.key
+    for record in history(connection, key.registry, key.model):
+        is_itself = (record.version, record.fingerprint) == (key.version, version.fingerprint)
+        is_by_person = record.kind is not BaselineKind.AUTO_ACCEPTED
+        if not is_itself and (is_by_person or record.at <= version.discovered_at):
+            return True
+    rows = tables.versions
+    query = sa.select(sa.literal(1)).where(
+        rows.c.registry == key.registry,
+        rows.c.model == key.model,
+        rows.c.id != version.id,
+        rows.c.verdict.in_(_PASSING),
+        sa.or_(rows.c.id < version.id, rows.c.sort_key < sort_key(version.order_key)),
+    )
+    return connection.execute(query.limit(1)).first() is not None
 
 
 def _choose(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
 from layerwatch.daemon.store import tables
+from layerwatch.daemon.store.chunks import chunks
 from layerwatch.daemon.store.records import ContentRecord, SkippedTensor
 from layerwatch.metrics.coupling import coupling_of, coupling_to_json
 from layerwatch.metrics.layerentry import LayerEntry
@@ -78,22 +81,35 @@ def load(connection: sa.Connection, fingerprint: str, metric_set: str) -> Conten
         metric_set=row.metric_set,
         format=row.format,
         size_bytes=row.size_bytes,
-        layers=tuple(
-            LayerEntry(
-                name=layer.name,
-                kind=LayerKind(layer.kind),
-                shape=tuple(layer.shape),
-                dtype=layer.dtype,
-                digest=layer.digest,
-                problem_reason=layer.problem_reason,
-                problem_detail=layer.problem_detail,
-            )
-            for layer in layers
-        ),
+        layers=tuple(map(_entry, layers)),
         skipped=tuple(SkippedTensor(name, reason) for name, reason in row.skipped),
         file_problem=None if row.problem_reason is None else (row.problem_reason, row.problem_detail),
         measure_seconds=row.measure_seconds,
         couplings=tuple(coupling_of(one) for one in couplings or ()),
+    )
+
+
+def load_layers(
+    connection: sa.Connection, fingerprint: str, metric_set: str, names: Iterable[str]
+) -> list[LayerEntry]:
+    """Some layers of a content, in file order; none where the content is not kept."""
+    content_id = connection.execute(sa.select(_CONTENTS.c.id).where(*_key(fingerprint, metric_set))).scalar()
+    found: list[sa.Row[Any]] = []
+    for chunk in chunks(names if content_id is not None else ()):
+        query = sa.select(_LAYERS).where(_LAYERS.c.content_id == content_id, _LAYERS.c.name.in_(chunk))
+        found.extend(connection.execute(query))
+    return [_entry(row) for row in sorted(found, key=lambda row: row.position)]
+
+
+def _entry(row: sa.Row[Any]) -> LayerEntry:
+    return LayerEntry(
+        name=row.name,
+        kind=LayerKind(row.kind),
+        shape=tuple(row.shape),
+        dtype=row.dtype,
+        digest=row.digest,
+        problem_reason=row.problem_reason,
+        problem_detail=row.problem_detail,
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from layerwatch.alerts.model import AlertPhase
-from layerwatch.daemon.store import baselines, comparisons, merges, tables
+from layerwatch.daemon.store import baselines, comparisons, lineage, merges, tables
 from layerwatch.daemon.store.chunks import chunks
 from layerwatch.daemon.store.records import VersionState
 from layerwatch.metrics.findings import Verdict
@@ -72,7 +72,8 @@ def prune(connection: sa.Connection, keep_versions: int, events_before: datetime
     scan or being scanned; the nearest passing version before any of these, which is what they are judged
     against; targets of refs; the pinned and the last accepted baseline; bytes that a firing alert is about; and
     of all of these the declared parent, the versions of the model that they were merged from, and the revision they
-    replaced. Alert states, baseline history and undelivered events are never removed.
+    replaced; and what versions of other models are declared to be made from. Alert states, baseline history and
+    undelivered events are never removed.
 
     Args:
         keep_versions: at least 1.
@@ -86,8 +87,9 @@ def prune(connection: sa.Connection, keep_versions: int, events_before: datetime
     kept_fingerprints: set[str] = set()
     without_report: list[int] = []
     obsolete: list[int] = []
+    bases = lineage.declared_bases(connection)
     for registry, model, rows in _models(connection):
-        kept = _kept(connection, registry, model, rows, keep_versions)
+        kept = _kept(connection, registry, model, rows, keep_versions) | bases
         for row in rows:
             if row.id in kept:
                 kept_fingerprints.add(row.fingerprint)
@@ -152,6 +154,7 @@ def _kept(
     parents = {row.parent for row in base} | _merged_from(connection, [row.id for row in base])
     replaced = {(row.version, row.revision - 1) for row in base}
     kept.update(row.id for row in rows if row.is_current and row.version in parents)
+    kept |= lineage.declared_parents(connection, [row.id for row in base])
     kept.update(row.id for row in rows if (row.version, row.revision) in replaced)
     return kept
 

@@ -76,6 +76,65 @@ merges = sa.Table(
     sa.Column("declaration", JSON, nullable=False),
 )
 
+verdict_notes = sa.Table(
+    "verdict_notes",
+    metadata,
+    sa.Column(
+        "version_id",
+        ROW_ID,
+        sa.ForeignKey("versions.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    sa.Column("verdict", SafeText, nullable=False),
+    sa.Column("written_at", UtcTimestamp, nullable=False),
+)
+
+# Where versions come from: what is declared, and what the weights show.
+lineage_edges = sa.Table(
+    "lineage_edges",
+    metadata,
+    sa.Column("version_id", ROW_ID, sa.ForeignKey("versions.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("parent", SafeText, nullable=False),
+    # The last part of its name, by which a version that comes later is recognised as the parent.
+    sa.Column("parent_name", SafeText, nullable=False),
+    sa.Column("parent_version_id", ROW_ID, sa.ForeignKey("versions.id", ondelete="SET NULL")),
+    sa.Column("relation", SafeText),
+    sa.Column("source", SafeText, nullable=False),
+    sa.Column("confidence", sa.Double, nullable=False),
+    sa.Column("evidence", JSON),
+    sa.Column("found_at", UtcTimestamp, nullable=False),
+    sa.Index("ix_lineage_edges_parent_version_id", "parent_version_id"),
+    sa.Index("ix_lineage_edges_parent_name", "parent_name"),
+)
+
+# The version in which a tensor was seen first: one row for each, however many versions share it.
+tensor_origins = sa.Table(
+    "tensor_origins",
+    metadata,
+    sa.Column("digest", SafeText, primary_key=True),
+    sa.Column("version_id", ROW_ID, sa.ForeignKey("versions.id", ondelete="CASCADE"), nullable=False),
+    sa.Index("ix_tensor_origins_version_id", "version_id"),
+)
+
+# All sketches of a version in a few numbers, by which near ones are found among thousands.
+signatures = sa.Table(
+    "signatures",
+    metadata,
+    sa.Column(
+        "version_id",
+        ROW_ID,
+        sa.ForeignKey("versions.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    sa.Column("metric_set", SafeText, nullable=False),
+    sa.Column("family", SafeText, nullable=False),
+    sa.Column("signature", sa.LargeBinary, nullable=False),
+    sa.Index("ix_signatures_family", "family"),
+)
+
 findings = sa.Table(
     "findings",
     metadata,
@@ -151,6 +210,7 @@ measurements = sa.Table(
     sa.Column("row_norms", sa.LargeBinary),
     sa.Column("column_norms", sa.LargeBinary),
     sa.Column("sketch", sa.LargeBinary),
+    sa.Column("raw_sketch", sa.LargeBinary),
 )
 
 comparisons = sa.Table(

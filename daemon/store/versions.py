@@ -5,7 +5,10 @@ The scan queue is in ``queue.py``, verdicts and findings in ``verdicts.py``; bot
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -24,19 +27,23 @@ from layerwatch.daemon.store.versionrows import LISTED, PRESENT, WITH_REPORT, of
 from layerwatch.metrics.findings import Verdict
 
 __all__ = [
+    "Known",
     "all_models",
     "claim_next",
+    "count_present",
     "counts_by_state",
     "current",
     "current_of_registry",
     "findings",
     "get",
     "get_without_report",
+    "known",
     "list_versions",
     "mark_gone",
     "models",
     "of_model",
     "passing_before",
+    "present_in_registry",
     "previous_passing",
     "previous_revision",
     "record_verdict",
@@ -47,6 +54,20 @@ __all__ = [
 ]
 
 _VERSIONS = tables.versions
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """As much of a current version as a look at its registry needs."""
+
+    id: int
+    model: str
+    version: str
+    location: str
+    token: str | None
+    fingerprint: str
+    gone_at: datetime | None
+    verdict: Verdict | None
 
 
 def register(
@@ -143,6 +164,39 @@ def current_of_registry(connection: sa.Connection, registry: str) -> list[Versio
     return [
         to_record(row) for row in connection.execute(sa.select(*LISTED).where(*of_registry).order_by(*order))
     ]
+
+
+def known(connection: sa.Connection, registry: str, models: Sequence[str]) -> dict[tuple[str, str], Known]:
+    """The current versions of some models, gone ones too, by model and version."""
+    query = sa.select(*_KNOWN).where(
+        _VERSIONS.c.registry == registry, _VERSIONS.c.model.in_(models), _VERSIONS.c.is_current
+    )
+    return {(one.model, one.version): one for one in map(_known, connection.execute(query))}
+
+
+def present_in_registry(connection: sa.Connection, registry: str) -> Iterator[Known]:
+    """The versions that the registry offered at the last look, one after the other."""
+    query = sa.select(*_KNOWN).where(_VERSIONS.c.registry == registry, PRESENT)
+    return map(_known, connection.execute(query.execution_options(yield_per=1000)))
+
+
+def count_present(connection: sa.Connection, registry: str) -> int:
+    """How many versions the registry offered at the last look."""
+    query = sa.select(sa.func.count()).where(_VERSIONS.c.registry == registry, PRESENT)
+    return connection.execute(query).scalar_one()
+
+
+_KNOWN = tuple(
+    _VERSIONS.c[name]
+    for name in ("id", "model", "version", "source_path", "token", "fingerprint", "gone_at", "verdict")
+)
+
+
+def _known(row: sa.Row[Any]) -> Known:
+    verdict = None if row.verdict is None else Verdict(row.verdict)
+    return Known(
+        row.id, row.model, row.version, row.source_path, row.token, row.fingerprint, row.gone_at, verdict
+    )
 
 
 def list_versions(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from fastapi import Depends, FastAPI, Header, HTTPException, Path, Query, Reques
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import generate_latest
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 from layerwatch import __version__
@@ -18,6 +20,7 @@ from layerwatch.alerts.model import AlertPhase
 from layerwatch.config.errors import ConfigError
 from layerwatch.config.redaction import dump_redacted
 from layerwatch.config.secrets import SecretError
+from layerwatch.daemon.registries.hooks import HookReason, HookRefused
 from layerwatch.daemon.store import alerts, refs, versions
 from layerwatch.daemon.store.alerts import OutboxStatus
 from layerwatch.daemon.store.errors import StoreError, StoreReason
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from layerwatch.daemon.app import App
 
 RowNumber = Annotated[int, Path(ge=1, le=2**63 - 1)]
+_LARGEST_EVENT = 2**20
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _INDEX = """\
@@ -89,13 +93,13 @@ def build_application(app: App) -> FastAPI:
         except ConfigError as error:
             return JSONResponse({"reloaded": False, "problems": str(error).splitlines()}, status_code=400)
 
-    @api.post(
-        "/hooks/{registry}", dependencies=[Depends(authorised)], summary="A hint to look at a registry now"
-    )
-    def hook(registry: str) -> dict[str, bool]:
-        if not app.look_now(registry):
-            raise HTTPException(404, f"no registry is called {registry!r}")
-        return {"looking": True}
+    @api.post("/hooks/{registry}", summary="A hint to look at a registry now")
+    async def hook(
+        registry: str, request: Request, authorization: Annotated[str | None, Header()] = None
+    ) -> dict[str, bool]:
+        body = await _bounded_body(request)
+        looking = await run_in_threadpool(_hook, app, registry, dict(request.headers), body, authorization)
+        return {"looking": looking}
 
     @api.post(
         "/api/v1/deliveries/{delivery_id}/replay",
@@ -200,6 +204,37 @@ def _add_reading(api: FastAPI, app: App) -> None:
     @api.exception_handler(AnyHTTPException)
     async def plain_error(request: Request, error: AnyHTTPException) -> JSONResponse:
         return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=error.headers)
+
+
+async def _bounded_body(request: Request) -> bytes:
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > _LARGEST_EVENT:
+            raise HTTPException(413, f"an event has at most {_LARGEST_EVENT} bytes")
+    return body
+
+
+def _hook(
+    app: App, registry: str, headers: Mapping[str, str], body: bytes, authorization: str | None
+) -> bool:
+    """Whether a look follows; raises HTTPException. Without a secret of its own a hook takes the server's token."""
+    try:
+        event = app.take_hook(registry, headers, body)
+    except HookRefused as refused:
+        status = 400 if refused.reason is HookReason.MALFORMED else 401
+        raise HTTPException(status, refused.detail) from None
+    except SecretError:
+        raise HTTPException(503, "the hook's secret cannot be read; see the log of the daemon") from None
+    except KeyError:
+        # Strangers are not told which registries there are.
+        _require_token(app, authorization)
+        raise HTTPException(404, f"no registry is called {registry!r}") from None
+    if event is None:
+        _require_token(app, authorization)
+        app.look_now(registry)
+        return True
+    return event.relevant
 
 
 def _report_response(report: str | None, indent: int | None = None) -> Response:

@@ -9,9 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from layerwatch.daemon.registries.base import DeclaredLineage
+from layerwatch.daemon.store import lineage
 from layerwatch.daemon.store.database import Database
+from layerwatch.daemon.store.lineage import WEIGHTS, LineageEdge
+from layerwatch.metrics.findings import Verdict
+from layerwatch.metrics.relation import Relation
 from layerwatch_testing.models import write_safetensors
-from storetools import judged
+from storetools import NOW, judged
 
 State = dict[str, NDArray[Any]]
 
@@ -88,6 +93,38 @@ def _store(path: Path) -> None:
     database.close()
 
 
+def _family(path: Path) -> None:
+    """A base, two fine-tunes, a quantised export, a merge and a version that only its weights give away."""
+    database = Database.open(f"sqlite:///{path}")
+    with database.write() as connection:
+
+        def version(name: str, *declared: DeclaredLineage, verdict: Verdict = Verdict.PASS) -> int:
+            registry, model, number = name.rsplit("/", 2)
+            found = judged(connection, number, verdict, model=model, registry=registry)
+            lineage.save_declared(connection, found.id, declared, NOW)
+            return found.id
+
+        def shown(child: int, parent: str, row: int, confidence: float, **numbers: float) -> None:
+            edge = LineageEdge(parent, row, None, WEIGHTS, confidence, numbers)
+            lineage.save_found(connection, child, [edge], NOW)
+
+        base = version("hub/base/1")
+        one = version("prod/fraud/v1", DeclaredLineage("hub/base/1", Relation.FINETUNED, "lineage.json"))
+        shown(one, "hub/base/1", base, 0.95, distance=0.021, cosine=0.9998)
+        version("prod/fraud/v2", DeclaredLineage("v1", Relation.FINETUNED, "lineage.json"))
+        version(
+            "prod/fraud-int8/v1",
+            DeclaredLineage("fraud/v1", Relation.QUANTIZED, "config.json"),
+            verdict=Verdict.FAIL,
+        )
+        other = version("prod/spam/v1", DeclaredLineage("hf:org/unknown@main", None, "card"))
+        names = ("fraud/v2", "spam/v1")
+        version("prod/fraud/soup", DeclaredLineage("v2", Relation.MERGED, "mergekit_config.yml", names))
+        copy = version("prod/spam/v2")
+        shown(copy, "prod/spam/v1", other, 0.99, identical=7, tensors=8, share=0.9, distance=0.3, cosine=0.95)
+    database.close()
+
+
 BUILDERS: dict[str, Callable[[Path], None]] = {
     "network": _model(_network),
     "fine-tune": _model(_finetuned),
@@ -102,4 +139,5 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
     ),
     "network, last 1000 bytes missing": _truncated,
     "store of prod/fraud v1 v2 v3 and prod/spam v1, all pass": _store,
+    "store of a family of models": _family,
 }

@@ -25,6 +25,7 @@ from layerwatch_bench.machine import facts, load_average
 from layerwatch_bench.memory import memory
 from layerwatch_bench.plan import Plan
 from layerwatch_bench.reference import NoReferenceError
+from layerwatch_bench.registries import registries
 from layerwatch_bench.rescan import rescan
 from layerwatch_bench.side_by_side import side_by_side
 from layerwatch_bench.table import Row, as_table
@@ -35,6 +36,7 @@ PARTS: Mapping[str, tuple[str, Callable[[Plan], Iterator[Row]]]] = {
     "c": ("peak memory", memory),
     "d": ("growth", growth),
     "e": ("re-scan", rescan),
+    "f": ("looks at registries", registries),
 }
 
 

@@ -19,8 +19,8 @@ from layerwatch.daemon.store.records import VersionKey, VersionRecord, VersionSt
 from layerwatch_testing import processes
 from layerwatch_testing.daemons import DaemonProcess, directory, write_config
 from layerwatch_testing.networks import finetuned, network, with_nan
-from layerwatch_testing.registryworlds import DirectoryWorld
 from layerwatch_testing.waiting import until
+from layerwatch_testing.worlds.directory import DirectoryWorld
 
 DRAIN_SECONDS = 10
 IDLE_LIMIT_MB = 120

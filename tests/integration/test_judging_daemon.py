@@ -12,7 +12,7 @@ import pytest
 from layerwatch_testing.daemons import DaemonProcess, directory, write_config
 from layerwatch_testing.networks import finetuned, network, with_wrong_scale
 from layerwatch_testing.processes import layerwatch
-from layerwatch_testing.registryworlds import DirectoryWorld
+from layerwatch_testing.worlds.directory import DirectoryWorld
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import requests
 
 from layerwatch_testing.daemons import DaemonProcess, directory, write_config
 from layerwatch_testing.networks import finetuned, network, with_wrong_scale
-from layerwatch_testing.registryworlds import DirectoryWorld
 from layerwatch_testing.waiting import until
+from layerwatch_testing.worlds.directory import DirectoryWorld
 
 pytestmark = [
     pytest.mark.server,

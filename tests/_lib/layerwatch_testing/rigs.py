@@ -18,7 +18,15 @@ from layerwatch.config.rules import RulesSettings
 from layerwatch.config.scan import ScanSettings
 from layerwatch.daemon.alerting import AlertPolicy
 from layerwatch.daemon.pipeline import Pipeline, PipelineSettings
-from layerwatch.daemon.registries.base import FoundVersion, Listing, Registry
+from layerwatch.daemon.registries.base import (
+    DeclaredLineage,
+    FoundVersion,
+    Listing,
+    Progress,
+    Registry,
+    VerdictWriter,
+    no_progress,
+)
 from layerwatch.daemon.scan.executor import Executor, ScanListener, ScanOutcome
 from layerwatch.daemon.scan.messages import ScanRequest
 from layerwatch.daemon.store import versions
@@ -30,7 +38,7 @@ from layerwatch.metrics.findings import Severity
 from layerwatch.metrics.manifest import Manifest
 from layerwatch.metrics.measure import MeasuredLayer
 from layerwatch.metrics.report import Report
-from layerwatch_testing.registryworlds import RegistryWorld
+from layerwatch_testing.worlds.base import RegistryWorld
 
 POLICY = AlertPolicy(
     fire_on=Severity.CRITICAL,
@@ -67,18 +75,25 @@ class CountingRegistry:
     def recall(self, published: Mapping[str, str]) -> None:
         self._registry.recall(published)
 
-    def listing(self, now: datetime) -> Listing:
-        return self._registry.listing(now)
+    @property
+    def verdict_writer(self) -> VerdictWriter | None:
+        return self._registry.verdict_writer
 
-    def manifest(self, found: FoundVersion) -> Manifest:
+    def listing(self, now: datetime, everything: bool = True) -> Listing:
+        return self._registry.listing(now, everything)
+
+    def manifest(self, found: FoundVersion, anew: bool = False, progress: Progress = no_progress) -> Manifest:
         self.hashed.append(f"{found.model}/{found.version}")
-        return self._registry.manifest(found)
+        return self._registry.manifest(found, anew, progress)
+
+    def lineage(self, found: FoundVersion) -> tuple[DeclaredLineage, ...]:
+        return self._registry.lineage(found)
 
     def token(self, location: str) -> str | None:
         return self._registry.token(location)
 
-    def open(self, location: str) -> AbstractContextManager[Path]:
-        return self._registry.open(location)
+    def open(self, location: str, progress: Progress = no_progress) -> AbstractContextManager[Path]:
+        return self._registry.open(location, progress)
 
 
 class CountingExecutor:

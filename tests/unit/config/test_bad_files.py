@@ -173,7 +173,7 @@ EXPECTED: dict[str, list[str]] = {
     ],
     "unknown_section": [
         '2: registry: unknown key, did you mean "registries"?',
-        "4: zzz: unknown key; known: server, store, registries, scan, rules, composites, baselines, alerts",
+        "4: zzz: unknown key; known: server, store, registries, downloads, scan, rules, composites, baselines, alerts",
     ],
     "unknown_severity": [
         '3: rules.zero_rows.severity: unknown value "crit", did you mean "critical"?',

@@ -8,7 +8,15 @@ import yaml
 from layerwatch.config.alerts import LogReceiverSettings, WebhookReceiverSettings
 from layerwatch.config.defaults import default_yaml
 from layerwatch.config.loading import load_settings
-from layerwatch.config.registries import DirectoryRegistrySettings
+from layerwatch.config.registries import (
+    BaseRegistrySettings,
+    DirectoryRegistrySettings,
+    HuggingFaceRegistrySettings,
+    MlflowRegistrySettings,
+    ObjectStoreRegistrySettings,
+    OciRegistrySettings,
+    RemoteRegistrySettings,
+)
 from layerwatch.config.secrets import Secret
 from layerwatch.config.settings import Settings
 
@@ -52,6 +60,16 @@ def test_the_examples_of_the_default_file_load_when_put_in_force(
     settings = load_settings(path, {})
     assert settings.registries == (
         DirectoryRegistrySettings(name="local", kind="directory", path=path.parent / "models"),
+        MlflowRegistrySettings(
+            name="prod", kind="mlflow", url="http://mlflow:5000", refs=("latest", "@champion")
+        ),
+        HuggingFaceRegistrySettings(
+            name="hub", kind="huggingface", repositories=("my-org/*",), token=Secret.from_env("HF_TOKEN")
+        ),
+        OciRegistrySettings(
+            name="oci", kind="oci", url="https://registry.internal", repositories=("models/*",)
+        ),
+        ObjectStoreRegistrySettings(name="bucket", kind="objectstore", url="s3://bucket/prefix"),
     )
     assert settings.alerts.receivers == (
         WebhookReceiverSettings(
@@ -65,9 +83,10 @@ def test_the_examples_of_the_default_file_load_when_put_in_force(
     assert settings.alerts.route is not None
     assert settings.alerts.route.receiver == "oncall"
     defaults = Settings()
-    assert (settings.server, settings.store, settings.scan, settings.rules) == (
+    assert (settings.server, settings.store, settings.downloads, settings.scan, settings.rules) == (
         defaults.server,
         defaults.store,
+        defaults.downloads,
         defaults.scan,
         defaults.rules,
     )
@@ -76,7 +95,15 @@ def test_the_examples_of_the_default_file_load_when_put_in_force(
 def test_the_examples_show_every_key_of_what_they_are_an_example_of(example_yaml: str) -> None:
     shown = yaml.safe_load(example_yaml)
     webhook, log = shown["alerts"]["receivers"]
-    assert list(shown["registries"][0]) == list(DirectoryRegistrySettings.model_fields)
+    directory, mlflow, *others = shown["registries"]
+    assert directory.keys() == DirectoryRegistrySettings.model_fields.keys()
+    shared = set(BaseRegistrySettings.model_fields)
+    assert mlflow.keys() | shared == MlflowRegistrySettings.model_fields.keys()
+    shared |= set(RemoteRegistrySettings.model_fields)
+    assert [one.keys() | shared for one in others] == [
+        kind.model_fields.keys()
+        for kind in (HuggingFaceRegistrySettings, OciRegistrySettings, ObjectStoreRegistrySettings)
+    ]
     assert list(webhook) == list(WebhookReceiverSettings.model_fields)
     assert list(log) == list(LogReceiverSettings.model_fields)
     assert shown["alerts"]["route"] == {"receiver": "oncall", "repeat_interval": "12h"}

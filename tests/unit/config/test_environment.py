@@ -11,6 +11,8 @@ from layerwatch.config.loading import load_settings
 from layerwatch.config.secrets import Secret
 from layerwatch.config.settings import Settings
 
+KINDS = ("directory", "mlflow", "huggingface", "oci", "objectstore")
+
 Writer = Callable[[str], Path]
 
 
@@ -29,11 +31,13 @@ def leaves(value: object, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ..
 
 
 def test_every_key_has_its_variable_and_the_variable_reaches_the_key() -> None:
-    """A sign that no key but the token accepts is complained about at just the key that the variable names."""
+    """A sign that no key but the token and a path accept is complained about at just the key that is named."""
     for path in leaves(Settings().model_dump(mode="json")):
         name = "LAYERWATCH_" + "__".join(path).upper()
         if path == ("server", "token"):
             assert load_settings(None, {name: "§"}).server.token == Secret("§")
+        elif path == ("downloads", "path"):
+            assert load_settings(None, {name: "§"}).downloads.path == Path("§").absolute()
         else:
             assert [problem.partition(": ")[2].partition(": ")[0] for problem in problems({name: "§"})] == [
                 ".".join(path)
@@ -126,8 +130,7 @@ def test_a_wrong_value_is_reported_under_its_variable() -> None:
             "LAYERWATCH_REGISTRIES": '[{"name": "a"}]',
         }
     ) == [
-        "LAYERWATCH_REGISTRIES: registries[0].kind: is missing",
-        "LAYERWATCH_REGISTRIES: registries[0].path: is missing",
+        "LAYERWATCH_REGISTRIES: registries[0].kind: is missing; it must be one of " + ", ".join(KINDS),
         "LAYERWATCH_SCAN__WORKERS: scan.workers: must be a whole number, not text",
         'LAYERWATCH_RULES: rules.scaled.cosin: unknown key, did you mean "cosine"?',
     ]

@@ -13,10 +13,17 @@ from hypothesis import strategies as st
 from layerwatch.config.document import LARGEST_FILE
 from layerwatch.config.errors import ConfigError
 from layerwatch.config.loading import load_settings, secret_problems
+from layerwatch.config.registries import DirectoryRegistrySettings, RegistrySettings
 from layerwatch.config.secrets import Secret
 from layerwatch.config.settings import Settings
 
 Writer = Callable[[str], Path]
+
+
+def folder(registry: RegistrySettings) -> Path:
+    """Where a directory registry looks."""
+    assert isinstance(registry, DirectoryRegistrySettings)
+    return registry.path
 
 
 def test_without_file_and_environment_the_defaults_hold() -> None:
@@ -47,7 +54,7 @@ def test_a_whole_file_is_loaded(write_config: Writer, tmp_path: Path) -> None:
     loaded = load_settings(path, {})
     assert loaded.server.port == 0
     assert loaded.server.token == Secret.from_env("LW_TOKEN")
-    assert [registry.path for registry in loaded.registries] == [tmp_path / "models", Path("/srv/models")]
+    assert [folder(registry) for registry in loaded.registries] == [tmp_path / "models", Path("/srv/models")]
     assert loaded.registries[0].models == ("2024-01-01", "fraud-*")
     assert loaded.registries[0].poll == timedelta(minutes=1)
     assert loaded.scan.memory_limit == 512 * 2**20
@@ -66,7 +73,7 @@ def test_paths_start_from_the_folder_of_the_file_wherever_the_program_was_starte
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "lw.yaml").write_text("registries: [{name: a, kind: directory, path: m}]")
     monkeypatch.chdir(tmp_path)
-    assert load_settings(Path("etc/lw.yaml"), {}).registries[0].path == tmp_path / "etc" / "m"
+    assert folder(load_settings(Path("etc/lw.yaml"), {}).registries[0]) == tmp_path / "etc" / "m"
 
 
 def test_anchors_and_merged_mappings_are_understood(write_config: Writer) -> None:
@@ -87,7 +94,9 @@ def test_anchors_and_merged_mappings_are_understood(write_config: Writer) -> Non
         ("b", 2),
         ("c", 3),
     ]
-    assert {item.settle for item in loaded.registries} == {timedelta(seconds=1)}
+    assert {item.settle for item in loaded.registries if isinstance(item, DirectoryRegistrySettings)} == {
+        timedelta(seconds=1)
+    }
     assert loaded.registries[2].refs == ("x",)
 
 
@@ -227,3 +236,20 @@ def test_any_values_under_any_section_are_loaded_or_refused(tmp_path: Path, data
         load_settings(path, {})
     except ConfigError as error:
         assert all(problem.message for problem in error.problems)
+
+
+def test_a_member_of_an_unknown_registry_is_told_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "layerwatch.yaml"
+    path.write_text(
+        "registries: [{name: local, kind: directory, path: /models}]\n"
+        "composites:\n"
+        "  - name: search\n"
+        "    members:\n"
+        "      - local/encoder@latest\n"
+        "      - locla/ranker@latest\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_settings(path, {})
+    assert str(caught.value) == (
+        f'{path}:6: composites[0].members[1]: unknown registry "locla", did you mean "local"?'
+    )

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from layerwatch.config.errors import ConfigError
 from layerwatch.config.loading import load_settings
 from layerwatch.config.redaction import dump_redacted
+from layerwatch.config.registries import DirectoryRegistrySettings
 from layerwatch.config.settings import Settings
 
 Writer = Callable[[str], Path]
@@ -76,7 +77,9 @@ def test_a_dump_without_secrets_loads_to_the_same_settings(write_config: Writer,
         {},
     )
     assert load_settings(write_config(dump_redacted(settings)), {}) == settings
-    assert settings.registries[0].path == tmp_path / "m"
+    (registry,) = settings.registries
+    assert isinstance(registry, DirectoryRegistrySettings)
+    assert registry.path == tmp_path / "m"
 
 
 def test_a_dump_with_secrets_does_not_load_because_the_placeholder_is_no_secret(write_config: Writer) -> None:

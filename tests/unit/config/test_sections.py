@@ -180,6 +180,7 @@ def test_the_default_severities_are_critical_but_for_those_that_ask_for_a_look()
             "noise_like",
             "uniform_scaling",
             "label_noise",
+            "lineage_contradicted",
         ),
         "model_wide_shift",
     }
@@ -285,3 +286,19 @@ def test_versions_are_accepted_by_themselves_only_where_it_is_asked_for_and_only
     assert BaselinesSettings(accept="pass").accept == "pass"
     with pytest.raises(ValidationError):
         BaselinesSettings.model_validate({"accept": "warn"})
+
+
+def test_parents_in_other_models_are_allowed_by_registry_and_model_and_not_at_all_by_default() -> None:
+    assert not BaselinesSettings().allows_parents_from("hub", "base")
+    settings = BaselinesSettings(parents_from=("hub/meta/*", "local/base"))
+    assert settings.allows_parents_from("hub", "meta/llama")
+    assert settings.allows_parents_from("local", "base")
+    assert not settings.allows_parents_from("hub", "metal/llama")
+    assert not settings.allows_parents_from("local", "base2")
+    assert not settings.allows_parents_from("local", "Base")
+
+
+@pytest.mark.parametrize("pattern", ["*", "hub", "hub/", "/base", "hub/ ", ""])
+def test_a_pattern_of_models_without_a_registry_or_a_model_is_refused(pattern: str) -> None:
+    with pytest.raises(ValidationError, match="REGISTRY/MODEL"):
+        BaselinesSettings.model_validate({"parents_from": [pattern]})

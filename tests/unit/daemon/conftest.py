@@ -10,8 +10,8 @@ import pytest
 from layerwatch.config.scan import ScanSettings
 from layerwatch.daemon.scan.executor import LocalExecutor
 from layerwatch.daemon.store.database import Database
-from layerwatch_testing.registryworlds import DirectoryWorld
 from layerwatch_testing.rigs import Rig
+from layerwatch_testing.worlds.directory import DirectoryWorld
 
 
 @pytest.fixture

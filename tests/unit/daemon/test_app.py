@@ -14,12 +14,12 @@ from layerwatch.config.errors import ConfigError
 from layerwatch.daemon.app import AlreadyRunningError
 from layerwatch.daemon.live import settings_that_need_a_restart
 from layerwatch.daemon.registries.base import Listing
-from layerwatch.daemon.registries.directory import DirectoryRegistry
+from layerwatch.daemon.registries.directory.registry import DirectoryRegistry
 from layerwatch.daemon.store.errors import StoreError
 from layerwatch_testing.daemons import RunningApp, directory, write_config
 from layerwatch_testing.networks import finetuned, network, with_nan
-from layerwatch_testing.registryworlds import DirectoryWorld
 from layerwatch_testing.waiting import until
+from layerwatch_testing.worlds.directory import DirectoryWorld
 
 LOG = {"name": "journal", "kind": "log"}
 
@@ -299,13 +299,13 @@ def test_a_hook_shortens_the_wait_also_when_a_look_is_under_way(config: Path, wo
         listing_of = watcher._registry.listing
         looking, go_on = threading.Event(), threading.Event()
 
-        def slow(now: object) -> object:
-            listing = listing_of(now)  # type: ignore[arg-type]
+        def slow(now: datetime, everything: bool = True) -> Listing:
+            listing = listing_of(now, everything)
             looking.set()
             go_on.wait(30)
             return listing
 
-        watcher._registry.listing = slow  # type: ignore[method-assign,assignment]
+        watcher._registry.listing = slow  # type: ignore[method-assign]
         daemon.post("/hooks/local")
         assert looking.wait(30)
         world.publish("m", "v2", finetuned(network(1)))
@@ -320,7 +320,7 @@ def test_looks_that_hash_for_hours_do_not_hold_up_deliveries(
     over = threading.Event()
     began = threading.Semaphore(0)
 
-    def held(registry: DirectoryRegistry, now: datetime) -> Listing:
+    def held(registry: DirectoryRegistry, now: datetime, everything: bool = True) -> Listing:
         began.release()
         over.wait(60)
         return Listing((), ())
@@ -348,11 +348,11 @@ def test_a_turn_that_finds_a_look_under_way_leaves_it_the_work_and_does_not_hide
         looking, go_on = threading.Event(), threading.Event()
         looks: list[bool] = []
 
-        def slow(rehash: bool = False) -> str:
+        def slow(rehash: bool = False, hinted: bool = False) -> str:
             looks.append(rehash)
             looking.set()
             assert go_on.wait(30)
-            return look_of(rehash)
+            return look_of(rehash, hinted)
 
         watcher.look = slow  # type: ignore[method-assign]
         daemon.post("/hooks/local")

@@ -12,8 +12,8 @@ from layerwatch.daemon.backtest import Replay, replay_model
 from layerwatch.daemon.store import tables
 from layerwatch.metrics.findings import Severity, Verdict
 from layerwatch_testing.networks import finetuned, network, with_nan, with_wrong_scale
-from layerwatch_testing.registryworlds import DirectoryWorld
 from layerwatch_testing.rigs import Rig
+from layerwatch_testing.worlds.directory import DirectoryWorld
 
 _BUDGET = "false_alarms_per_1000_versions"
 STORY = ("v1", "v2", "v3", "v4", "v5")

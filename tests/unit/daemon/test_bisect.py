@@ -12,7 +12,14 @@ from layerwatch.config.rules import RulesSettings
 from layerwatch.config.scan import ScanSettings
 from layerwatch.config.settings import Settings
 from layerwatch.daemon.bisect import Bisection, Break, Link, StepStatus, bisect
-from layerwatch.daemon.bisecting import bisect_files, bisect_stored, stored_layers, stored_line, versions_in
+from layerwatch.daemon.bisecting import (
+    bisect_files,
+    bisect_stored,
+    layers_of_files,
+    stored_layers,
+    stored_line,
+    versions_in,
+)
 from layerwatch.daemon.store import baselines, tables
 from layerwatch.metrics.examination import Examination
 from layerwatch.metrics.judge import Judgement, judge
@@ -25,8 +32,8 @@ from layerwatch_testing.examinations import (
 )
 from layerwatch_testing.models import write_safetensors
 from layerwatch_testing.networks import finetuned, network, with_nan, with_wrong_scale
-from layerwatch_testing.registryworlds import DirectoryWorld
 from layerwatch_testing.rigs import Rig
+from layerwatch_testing.worlds.directory import DirectoryWorld
 
 WHOLE, BROKEN, GONE, UNREAD = "whole", "broken", "gone", "unread"
 
@@ -239,8 +246,16 @@ def test_files_are_compared_with_the_last_good_one_element_by_element(tmp_path: 
     assert [path.stem for path in paths] == ["v1", "v2", "v3", "v10"]
     seen: list[str] = []
     settings = Settings(scan=ScanSettings(niceness=0, threads=1))
-    found, names = bisect_files(paths, "fc2", settings, lambda name, progress: seen.append(name))
+    assert {"fc1", "fc2", "fc3"} <= set(layers_of_files(paths))
+    found = bisect_files(paths, "fc2", settings, lambda name, progress: seen.append(name))
     assert brief(found.standing) == ("v2.safetensors", "v3.safetensors", None)
     assert {step.method for step in found.steps[1:]} == {"exact"}
-    assert {"fc1", "fc2", "fc3"} <= set(names)
     assert set(seen) == {path.name for path in paths}
+
+
+def test_a_file_that_cannot_be_read_has_no_layers_and_hides_none(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "v1.safetensors", network())
+    (tmp_path / "v2.safetensors").write_bytes(b"torn")
+    assert layers_of_files([tmp_path / "gone.pt", *versions_in(tmp_path)]) == layers_of_files(
+        [tmp_path / "v1.safetensors"]
+    )

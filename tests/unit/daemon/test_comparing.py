@@ -12,14 +12,15 @@ import sqlalchemy as sa
 
 from layerwatch.config.scan import ScanSettings
 from layerwatch.daemon.measuring import Interrupted
+from layerwatch.daemon.registries.base import Progress, no_progress
 from layerwatch.daemon.scan.executor import LocalExecutor, ScanListener, ScanOutcome
 from layerwatch.daemon.scan.messages import ScanRequest
 from layerwatch.daemon.store import baselines, comparisons, tables, versions
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.findings import Verdict
 from layerwatch_testing.networks import finetuned, network, with_one_layer_trained, with_wrong_scale
-from layerwatch_testing.registryworlds import DirectoryWorld
 from layerwatch_testing.rigs import CountingRegistry, Rig
+from layerwatch_testing.worlds.directory import DirectoryWorld
 
 
 def methods(rig: Rig, version: str) -> dict[str, str | None]:
@@ -59,7 +60,7 @@ class BreaksWithTwoFiles:
 class UnreachableRegistry(CountingRegistry):
     """A registry that lists everything and can open nothing."""
 
-    def open(self, location: str) -> AbstractContextManager[Path]:
+    def open(self, location: str, progress: Progress = no_progress) -> AbstractContextManager[Path]:
         raise PermissionError(13, "Permission denied")
 
 

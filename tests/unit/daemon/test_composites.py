@@ -26,8 +26,8 @@ from layerwatch.metrics.report import Report
 from layerwatch_testing.daemons import RunningApp, directory, write_config
 from layerwatch_testing.examinations import settings
 from layerwatch_testing.networks import finetuned, network, with_nan
-from layerwatch_testing.registryworlds import DirectoryWorld
 from layerwatch_testing.waiting import until
+from layerwatch_testing.worlds.directory import DirectoryWorld
 from storetools import NOW, later, registered
 
 POLICY = AlertPolicy(
@@ -161,6 +161,44 @@ def test_doing_it_again_changes_and_tells_nothing(database: Database) -> None:
         assert (composite(connection), messages(connection), told(connection)) == before
         assert follow(connection, now=later(13 * 3600))
         assert [event["reason"] for event in told(connection)] == ["first", "repeat_interval"]
+
+
+def test_without_a_change_nothing_is_written(database: Database) -> None:
+    with database.write() as connection:
+        for version in ("v5", "v6", "v7"):
+            publish(connection, "encoder", version)
+            publish(connection, "ranker", "v3")
+            follow(connection)
+        written: list[str] = []
+
+        @sa.event.listens_for(connection, "before_cursor_execute")
+        def hear(connection: object, cursor: object, statement: str, *rest: object) -> None:
+            if not statement.startswith("SELECT"):
+                written.append(statement)
+
+        assert not follow(connection, now=later(30))
+        assert written == []
+        publish(connection, "ranker", "v3", Verdict.WARN)
+        follow(connection, now=later(60))
+        assert written
+
+
+def test_a_composite_that_fails_and_becomes_undecided_is_told_again(database: Database) -> None:
+    with database.write() as connection:
+        publish(connection, "encoder", "v7", Verdict.FAIL)
+        publish(connection, "ranker", "v3")
+        follow(connection)
+        publish(connection, "encoder", "v8", Verdict.UNDECIDED)
+        assert follow(connection, now=later(1))
+        assert not follow(connection, now=later(2))
+        # Undecided is never pass: the failure stands until somebody knows better.
+        assert phase(connection) is AlertPhase.FIRING
+        failed, undecided = told(connection)
+        assert (failed["group"], undecided["group"]) == ("weights", "examination")
+        assert "its member local/encoder@latest (v8) has the verdict undecided" in undecided["summary"]
+        publish(connection, "encoder", "v9")
+        follow(connection, now=later(3))
+        assert [event["phase"] for event in told(connection)] == ["firing"] * 2 + ["resolved"] * 2
 
 
 def test_a_member_that_is_another_version_is_information_until_the_next_change(database: Database) -> None:

@@ -7,8 +7,8 @@ import sqlalchemy as sa
 from layerwatch.daemon.history import ModelHistory, load_history
 from layerwatch.daemon.store import tables
 from layerwatch_testing.networks import Network, finetuned, network, with_wrong_scale
-from layerwatch_testing.registryworlds import DirectoryWorld
 from layerwatch_testing.rigs import Rig
+from layerwatch_testing.worlds.directory import DirectoryWorld
 
 
 def publish_chain(world: DirectoryWorld, count: int, state: Network | None = None, first: int = 1) -> Network:

@@ -15,8 +15,8 @@ from layerwatch.daemon.store.records import Lineage
 from layerwatch.metrics.findings import LayerStatus, Severity, Verdict
 from layerwatch.metrics.merge import MergeMethod, MergeRecipe
 from layerwatch_testing.networks import Network, finetuned, network
-from layerwatch_testing.registryworlds import DirectoryWorld
 from layerwatch_testing.rigs import Rig
+from layerwatch_testing.worlds.directory import DirectoryWorld
 
 HALVES: dict[str, object] = {"method": "linear", "weights": [0.5, 0.5]}
 
@@ -112,12 +112,13 @@ def test_a_parent_may_be_a_version_of_another_model(rig: Rig, world: DirectoryWo
     assert about_merge(rig, "c", "soup") == []
 
     wrong = {**mixed(first, second), "fc2.weight": second["fc2.weight"]}
-    world.publish("soup", "d", wrong, lineage=declared(HALVES, "left/v1", "right/v1"))
+    world.publish("stew", "d", wrong, lineage=declared(HALVES, "left/v1", "right/v1"))
     rig.cycle()
-    report = rig.report("soup", "d")
-    assert told_of_merge(rig, "d", "soup")[0] == (Severity.CRITICAL, "fc2")
+    report = rig.report("stew", "d")
+    assert told_of_merge(rig, "d", "stew")[0] == (Severity.CRITICAL, "fc2")
     assert report.baseline is not None
-    assert report.baseline.chosen_by == "history (declared parent left/v1 is not a version of this model)"
+    assert (report.baseline.name, report.baseline.version) == ("left", "v1")
+    assert report.baseline.chosen_by == "parent"
 
 
 def test_a_parent_that_is_not_there_is_told_and_nothing_is_made_of_the_rest(

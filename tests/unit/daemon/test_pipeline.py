@@ -37,8 +37,8 @@ from layerwatch_testing.networks import (
     with_one_layer_trained,
     with_wrong_scale,
 )
-from layerwatch_testing.registryworlds import DirectoryWorld
 from layerwatch_testing.rigs import Rig
+from layerwatch_testing.worlds.directory import DirectoryWorld
 
 JUDGE = "layerwatch.daemon.pipeline.judge"
 
@@ -243,6 +243,70 @@ def test_a_version_that_passes_becomes_the_baseline_where_that_is_asked_for(
     assert baseline is not None
     assert (baseline.version, baseline.chosen_by) == ("v2", "accepted automatically")
     assert firing(rig) == set()
+
+
+def test_a_publisher_does_not_get_broken_weights_passed_by_putting_their_like_into_a_model_of_his_own(
+    rig: Rig, world: DirectoryWorld
+) -> None:
+    rig.baselines = BaselinesSettings(accept="pass")
+    good, broken = network(), with_wrong_scale(network())
+    world.publish("fraud", "v1", good)
+    world.publish("fraud", "v2", finetuned(good))
+    rig.cycle()
+    with rig.database.write() as connection:
+        baselines.accept(connection, "reg", "fraud", "v2", "ann", "looked at it", rig.clock())
+    # Nothing is known that this could be compared with.
+    world.publish("scratch", "x1", broken)
+    rig.cycle()
+    assert rig.version("scratch", "x1").verdict is Verdict.PASS
+    world.publish("fraud", "v3", finetuned(broken, seed=3))
+    world.publish("fraud", "v4", finetuned(broken, seed=4), lineage=b'{"parent": "scratch/x1"}')
+    rig.cycle()
+    assert rig.version("fraud", "v3").verdict is Verdict.FAIL
+    assert rig.version("fraud", "v4").verdict is Verdict.FAIL
+    baseline = rig.report("fraud", "v4").baseline
+    assert baseline is not None
+    assert (baseline.name, baseline.version) == ("fraud", "v2")
+    assert baseline.chosen_by == (
+        "accepted (declared parent scratch/x1 is of another model: nobody accepted it there, and "
+        "baselines.parents_from does not name that model)"
+    )
+    with rig.database.read() as connection:
+        (chosen,) = baselines.chosen(connection, "reg", "fraud")
+    assert (chosen.version, chosen.by) == ("v2", "ann")
+
+
+def test_the_first_version_of_a_model_is_judged_against_its_base_and_not_accepted_by_itself(
+    rig: Rig, world: DirectoryWorld
+) -> None:
+    rig.baselines = BaselinesSettings(accept="pass")
+    world.publish("base", "b1", network())
+    rig.cycle()
+    world.publish("tuned", "v1", finetuned(network()), lineage=b'{"parent": "base/b1"}')
+    rig.cycle()
+    assert rig.version("tuned", "v1").verdict is Verdict.PASS
+    baseline = rig.report("tuned", "v1").baseline
+    assert baseline is not None
+    assert (baseline.name, baseline.version, baseline.chosen_by) == ("base", "b1", "parent")
+    with rig.database.read() as connection:
+        assert baselines.history(connection, "reg", "tuned") == []
+
+
+def test_a_declared_parent_goes_before_the_accepted_version_where_the_configuration_names_its_model(
+    rig: Rig, world: DirectoryWorld
+) -> None:
+    rig.baselines = BaselinesSettings(parents_from=("reg/base",))
+    world.publish("base", "b1", network(2))
+    world.publish("tuned", "v1", network(1))
+    rig.cycle()
+    with rig.database.write() as connection:
+        baselines.accept(connection, "reg", "tuned", "v1", "ann", "looked at it", rig.clock())
+    world.publish("tuned", "v2", finetuned(network(2), seed=5), lineage=b'{"parent": "base/b1"}')
+    rig.cycle()
+    baseline = rig.report("tuned", "v2").baseline
+    assert baseline is not None
+    assert (baseline.name, baseline.version, baseline.chosen_by) == ("base", "b1", "parent")
+    assert rules(rig, "v2", "tuned") == {}
 
 
 def test_the_declared_relation_reaches_the_rules(

@@ -17,9 +17,9 @@ from layerwatch.daemon.store.errors import StoreError, StoreReason
 from layerwatch.daemon.store.records import VersionState
 from layerwatch.metrics.findings import Verdict
 from layerwatch_testing.networks import network
-from layerwatch_testing.registryworlds import DirectoryWorld
 from layerwatch_testing.rigs import Rig
 from layerwatch_testing.waiting import until
+from layerwatch_testing.worlds.directory import DirectoryWorld
 
 
 class Watch:

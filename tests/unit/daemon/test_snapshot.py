@@ -13,8 +13,8 @@ from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.errors import StoreError
 from layerwatch.metrics.findings import Verdict
 from layerwatch_testing.networks import finetuned, network, with_nan
-from layerwatch_testing.registryworlds import DirectoryWorld
 from layerwatch_testing.rigs import Rig
+from layerwatch_testing.worlds.directory import DirectoryWorld
 from storetools import NOW, registered
 
 

@@ -15,7 +15,7 @@ from layerwatch.alerts.model import AlertPhase
 from layerwatch.daemon.alerting import AlertPolicy
 from layerwatch.daemon.fingerprints import is_stand_in
 from layerwatch.daemon.registries.base import FoundVersion, Listing
-from layerwatch.daemon.registries.directory import DirectoryRegistry
+from layerwatch.daemon.registries.directory.registry import DirectoryRegistry
 from layerwatch.daemon.scan.executor import LocalExecutor
 from layerwatch.daemon.store import alerts, baselines, refs, versions
 from layerwatch.daemon.store.database import Database
@@ -27,9 +27,9 @@ from layerwatch.metrics.findings import RuleGroup, Severity, Verdict
 from layerwatch.metrics.manifest import Manifest
 from layerwatch_testing.models import write_safetensors
 from layerwatch_testing.networks import finetuned, network, with_nan
-from layerwatch_testing.registryworlds import DirectoryWorld
 from layerwatch_testing.rights import forbidden
 from layerwatch_testing.rigs import POLICY, Rig
+from layerwatch_testing.worlds.directory import DirectoryWorld
 
 
 def pointed(rig: Rig) -> dict[str, str]:
@@ -144,7 +144,7 @@ def test_a_file_that_changes_while_it_is_hashed_is_left_to_the_next_look(
     world.publish("m", "v1", network(1))
     hash_it = rig.registry.manifest
 
-    def rewritten_meanwhile(found: FoundVersion) -> Manifest:
+    def rewritten_meanwhile(found: FoundVersion, **how: object) -> Manifest:
         monkeypatch.undo()
         world.remove("m", "v1")
         return hash_it(found)
@@ -186,10 +186,10 @@ def test_a_version_that_could_not_be_read_for_a_while_was_not_tampered_with(
     assert len(rig.executor.scanned) == 1
 
 
-def failing(reason: UnreadableReason) -> Callable[[FoundVersion], Manifest]:
+def failing(reason: UnreadableReason) -> Callable[..., Manifest]:
     """A registry's `manifest` while its disk fails (a failing disk cannot be had in a test)."""
 
-    def manifest(found: FoundVersion) -> Manifest:
+    def manifest(found: FoundVersion, **how: object) -> Manifest:
         raise UnreadableError(reason, found.location, "Input/output error")
 
     return manifest
@@ -505,7 +505,7 @@ def test_a_retired_watcher_changes_nothing_more(rig: Rig, world: DirectoryWorld)
     rig.cycle()
     listing_of = rig.registry.listing
 
-    def retired_meanwhile(now: datetime) -> Listing:
+    def retired_meanwhile(now: datetime, everything: bool = True) -> Listing:
         world.remove("m", "v1")
         world.publish("m", "v2")
         rig.watcher.retire()

@@ -11,8 +11,8 @@ from typer.testing import CliRunner, Result
 from layerwatch.daemon.cli import app
 from layerwatch_testing.daemons import write_config
 from layerwatch_testing.networks import finetuned, network, with_wrong_scale
-from layerwatch_testing.registryworlds import DirectoryWorld
 from layerwatch_testing.rigs import Rig
+from layerwatch_testing.worlds.directory import DirectoryWorld
 
 Call = Callable[..., Result]
 

@@ -11,8 +11,8 @@ from typer.testing import CliRunner, Result
 from layerwatch.daemon.commands.baseline import app
 from layerwatch_testing.daemons import write_config
 from layerwatch_testing.networks import network
-from layerwatch_testing.registryworlds import DirectoryWorld
 from layerwatch_testing.rigs import Rig
+from layerwatch_testing.worlds.directory import DirectoryWorld
 
 Call = Callable[..., Result]
 
@@ -73,7 +73,51 @@ def test_replaced_and_vanished_versions_are_listed_as_such(
 def test_a_model_that_the_store_does_not_hold_has_no_versions(config: Path, call: Call) -> None:
     result = call("baseline", "versions", "reg/other", "--config", config)
     assert result.exit_code == 2
-    assert result.stderr == "the store holds no version of reg/other\n"
+    assert result.stderr == "the store holds no model reg/other; layerwatch baseline list shows all\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["versions", "rag/m"],
+        ["show", "rag/m"],
+        ["accept", "rag/m", "v1", "--reason", "r"],
+        ["pin", "rag/m", "v1", "--reason", "r"],
+        ["unpin", "rag/m", "--reason", "r"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_misspelt_model_gets_a_suggestion(config: Path, call: Call, arguments: list[str]) -> None:
+    result = call("baseline", *arguments, "--config", config)
+    assert result.exit_code == 2
+    assert result.stderr == "the store holds no model rag/m; did you mean reg/m?\n"
+
+
+def test_what_people_chose_is_shown_beside_the_verdict(config: Path, call: Call) -> None:
+    def verdicts() -> list[str]:
+        _, *rows = cells(call("baseline", "versions", "reg/m", "--config", config))
+        return [row[1] for row in rows]
+
+    def choose(command: str, *arguments: str) -> None:
+        result = call("baseline", command, "reg/m", *arguments, "--reason", "as wanted", "--config", config)
+        assert result.exit_code == 0, result.output
+
+    choose("accept", "v3")
+    assert verdicts() == ["fail (accepted)", "pass", "pass"]
+    choose("pin", "v1")
+    assert verdicts() == ["fail (accepted)", "pass", "pass (pinned)"]
+    choose("unpin")
+    choose("accept", "v2")
+    assert verdicts() == ["fail (accepted)", "pass (accepted)", "pass"]
+
+
+def test_what_is_accepted_is_listed_behind_a_pin(config: Path, call: Call) -> None:
+    for command, version in (("accept", "v1"), ("pin", "v2")):
+        call("baseline", command, "reg/m", version, "--reason", f"to {command}", "--config", config)
+    listed = call("baseline", "list", "--config", config).stdout
+    pinned, accepted = listed.removeprefix("reg/m: ").split("; ")
+    assert pinned.startswith("v2 pinned by ")
+    assert accepted.startswith("v1 accepted by ")
 
 
 def test_accepting_a_version_that_is_not_there_names_the_command_that_lists_them(

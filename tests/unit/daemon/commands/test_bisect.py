@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from layerwatch_testing.registryworlds import DirectoryWorld
+from layerwatch_testing.worlds.directory import DirectoryWorld
 
 Call = Callable[..., Result]
 
@@ -47,11 +47,11 @@ def test_the_line_can_be_cut_at_both_ends(config: Path, call: Call) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["reg/m", "fc2.weight"], "no version of reg/m has a layer fc2.weight; did you mean fc2"),
+        (["reg/m", "fc22.weight"], "no version of reg/m has a layer fc22.weight; did you mean fc2"),
         (["reg/m", "zzz"], "has a layer zzz; the first of"),
         (["reg/m", "fc2", "--from", "v9"], "v9 is no ancestor of v3, whose line is v1 v2 v3"),
         (["reg/m", "fc2", "--to", "v9"], "the store holds no judged version v9 of reg/m"),
-        (["reg/other", "fc2"], "the store holds no judged version of reg/other"),
+        (["reg/n", "fc2"], "the store holds no model reg/n; did you mean reg/m?"),
         (["reg/m"], "give REGISTRY/MODEL and LAYER"),
         (["m", "fc2"], "must be REGISTRY/MODEL"),
     ],
@@ -97,3 +97,23 @@ def test_an_unknown_layer_of_files_is_a_usage_error_with_a_suggestion(
     result = call("bisect", "--files", world.root / "m", "fc22")
     assert result.exit_code == 2
     assert "no version of these files has a layer fc22; did you mean fc2" in result.stderr
+
+
+def test_an_unknown_layer_is_told_before_any_file_is_measured(
+    config: Path, call: Call, world: DirectoryWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A scan in so little memory fails, and says so.
+    monkeypatch.setenv("LAYERWATCH_SCAN__MEMORY_LIMIT", "64MiB")
+    result = call("bisect", "--files", world.root / "m", "fc22")
+    assert result.exit_code == 2
+    assert "no version of these files has a layer fc22" in result.stderr
+
+
+def test_a_layer_may_be_called_by_the_name_of_its_tensor(
+    config: Path, call: Call, world: DirectoryWorld
+) -> None:
+    by_layer = call("bisect", "reg/m", "fc2", "--config", config)
+    by_tensor = call("bisect", "reg/m", "fc2.weight", "--config", config)
+    assert (by_tensor.exit_code, by_tensor.stdout) == (0, by_layer.stdout)
+    by_tensor = call("bisect", "--files", world.root / "m", "fc2.weight")
+    assert by_tensor.stdout.startswith("fc2 of these files, 3 versions")

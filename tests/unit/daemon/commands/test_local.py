@@ -8,11 +8,19 @@ import stat
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 
 from layerwatch.daemon import cli
-from layerwatch.daemon.commands.local import model_path, output_path, write_output
+from layerwatch.daemon.commands.local import PlainProgress, model_path, output_path, write_output
+from layerwatch.daemon.gate.severalmodels import (
+    SeveralModelsError,
+    SeveralModelsReason,
+    require_one_model,
+)
+from layerwatch.daemon.scan.content import Progress
+from layerwatch_testing.models import write_safetensors
 
 
 def test_a_model_is_a_path_or_a_file_uri(tmp_path: Path) -> None:
@@ -132,6 +140,7 @@ def weights(folder: Path, *names: str) -> None:
     [
         ["1/model.safetensors", "2/model.safetensors"],
         ["v9/fraud-9.pt", "v10/fraud-10.pt", "notes/other.bin"],
+        ["fraud/v9/model.pt", "fraud/v10/model.pt"],
         ["a/model-00001-of-00002.bin", "a/model-00002-of-00002.bin", "b/model-00001-of-00001.bin"],
     ],
 )
@@ -144,8 +153,41 @@ def test_a_folder_of_versions_is_refused_naming_them(
         model_path(str(tmp_path))
 
     assert caught.value.exit_code == 2
-    versions = ", ".join(sorted({name.split("/")[0] for name in names} - {"notes"}))
-    assert f"several models or versions ({versions})" in capsys.readouterr().err
+    versions = list(dict.fromkeys(name.rsplit("/", 1)[0] for name in names if not name.startswith("notes")))
+    told = capsys.readouterr().err
+    assert f"several models or versions ({', '.join(versions)})" in told
+    assert (
+        f"name one, for example {tmp_path}/{versions[-1]}, with --baseline {tmp_path}/{versions[-2]}" in told
+    )
+
+
+@pytest.mark.parametrize("beside", ["v1/optimizer.pt", "v2/notes.txt", None])
+def test_a_folder_of_models_with_the_same_tensors_is_refused_whatever_their_files_are_called(
+    beside: str | None, tmp_path: Path
+) -> None:
+    state = {"fc.weight": np.ones((3, 2), np.float32), "fc.bias": np.ones(3, np.float32)}
+    (tmp_path / "v1").mkdir()
+    (tmp_path / "v2").mkdir()
+    write_safetensors(tmp_path / "v1" / "model.safetensors", state)
+    write_safetensors(tmp_path / "v2" / "fraud.safetensors", state)
+    if beside is not None:
+        (tmp_path / beside).touch()
+
+    with pytest.raises(SeveralModelsError) as caught:
+        require_one_model(tmp_path)
+
+    assert caught.value.reason is SeveralModelsReason.SAME_TENSORS
+    assert caught.value.models == ("v1", "v2")
+
+
+def test_folders_with_other_tensors_are_the_parts_of_one_model(tmp_path: Path) -> None:
+    for part in ("unet", "vae"):
+        (tmp_path / part).mkdir()
+        write_safetensors(
+            tmp_path / part / f"{part}.safetensors", {f"{part}.weight": np.ones((3, 2), np.float32)}
+        )
+
+    require_one_model(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -155,6 +197,7 @@ def test_a_folder_of_versions_is_refused_naming_them(
         ["unet/model.safetensors", "vae/model.safetensors", "model_index.json"],
         ["encoder/model.pt", "decoder/model.pt", "config.json"],
         ["model.safetensors", "checkpoint-1/model.safetensors", "checkpoint-2/model.safetensors"],
+        ["pipe/unet/model.pt", "pipe/vae/model.pt", "pipe/model_index.json"],
         ["artifacts/data/model.pth"],
     ],
 )
@@ -164,3 +207,24 @@ def test_a_folder_whose_subfolders_are_parts_of_one_model_is_a_model(
     weights(tmp_path, *names)
 
     assert model_path(str(tmp_path)) == tmp_path
+
+
+def test_where_nobody_watches_progress_is_a_line_every_thirty_seconds() -> None:
+    seconds = iter([0.0, 1.0, 29.0, 31.0, 32.0, 60.0, 61.5])
+    told: list[str] = []
+
+    progress = PlainProgress(lambda: next(seconds), told.append)
+    for done in range(1, 7):
+        progress("model", Progress(done, 6, "fc"))
+
+    assert told == ["model: 3 of 6 tensors", "model: 6 of 6 tensors"]
+
+
+def test_a_short_scan_says_nothing_about_its_progress() -> None:
+    told: list[str] = []
+
+    progress = PlainProgress(lambda: 0.0, told.append)
+    for done in range(1, 5):
+        progress("model", Progress(done, 4, "fc"))
+
+    assert told == []

@@ -15,7 +15,7 @@ from layerwatch.daemon.demo.errors import DemoError, DemoReason
 from layerwatch.daemon.demo.prepared import PreparedVersion
 from layerwatch.daemon.demo.publishing import publish
 from layerwatch.daemon.demo.story import CNN, MLP, STORIES
-from layerwatch.daemon.registries.directory import DirectoryRegistry
+from layerwatch.daemon.registries.directory.registry import DirectoryRegistry
 from layerwatch.metrics.manifest import build_manifest
 
 Versions = Mapping[tuple[str, str], PreparedVersion]

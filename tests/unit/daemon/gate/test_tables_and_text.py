@@ -15,9 +15,12 @@ from layerwatch.daemon.commands.local import console_for
 from layerwatch.daemon.gate.tables import to_csv
 from layerwatch.daemon.gate.text import print_table, printable
 from layerwatch.metrics.examination import Problem
+from layerwatch.metrics.relation import Relation
 from layerwatch.metrics.report import Report
 from layerwatch_testing.examinations import (
+    aligned,
     among_healthy,
+    change,
     examination,
     layer,
     measurement,
@@ -159,3 +162,44 @@ def test_what_is_written_to_a_file_has_no_colours_even_where_they_are_forced(
     monkeypatch.delenv("NO_COLOR", raising=False)
 
     assert "\x1b" not in table(report_of(among_healthy()))
+
+
+def _exported(*changes: float) -> Report:
+    layers = [
+        layer(
+            f"fc{number}",
+            change=change(aligned=aligned(value)),
+            baseline=measurement(digest="0" * 64),
+        )
+        for number, value in enumerate(changes)
+    ]
+    return report_of(examination(*layers, relation=Relation.REEXPORTED))
+
+
+def test_a_fault_that_most_layers_share_is_one_line_about_the_worst_three() -> None:
+    report = _exported(0.01, 0.04, 0.02, 0.03, 0.0)
+
+    lines = table(report).splitlines()
+
+    (line,) = [one for one in lines if "[export_differs]" in one]
+    why = "of its norm; a re-export must be bit-identical"
+    assert line == (
+        f"critical 4 tensors: fc1 (differs from the baseline by 0.04 {why}), "
+        f"fc3 (differs from the baseline by 0.03 {why}), fc2 (differs from the baseline by 0.02 {why}) and others"
+        "  [export_differs]"
+    )
+    assert len([one for one in lines if "layerwatch explain export_differs" in one]) == 1
+    assert any(one.startswith("the version, in 4 tensors: a re-export or cast") for one in lines)
+    # The report keeps a finding of each.
+    assert [one.layer for one in report.findings if one.rule == "export_differs"] == [
+        "fc1",
+        "fc3",
+        "fc2",
+        "fc0",
+    ]
+
+
+def test_a_fault_of_a_few_layers_is_told_of_each() -> None:
+    lines = table(_exported(0.01, 0.04, 0.0, 0.0)).splitlines()
+
+    assert len([one for one in lines if "[export_differs]" in one]) == 2

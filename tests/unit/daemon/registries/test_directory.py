@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
+import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from layerwatch.daemon.registries.base import FoundRef, Listing, RegistryReason, RegistryUnavailable
-from layerwatch.daemon.registries.directory import DirectoryRegistry
+from layerwatch.daemon.registries.directory.registry import DirectoryRegistry
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch_testing.models import write_safetensors
 from layerwatch_testing.networks import finetuned, network
-from layerwatch_testing.registryworlds import DirectoryWorld
 from layerwatch_testing.rights import forbidden
+from layerwatch_testing.worlds.directory import DirectoryWorld
 
 
 @pytest.fixture
@@ -178,8 +181,8 @@ def test_a_version_that_is_touched_again_keeps_its_refs_and_does_not_count_as_go
     assert refs(world.look()) == {"latest": "v2"}
     (world.folder("m", "v2") / "model.safetensors").chmod(0o600)
     listing = world.registry.listing(last_change(world, "v2") + timedelta(seconds=1))
-    assert names(listing) == []  # both are fresh at this moment
-    assert set(listing.unfinished) == {("m", "v1"), ("m", "v2")}
+    assert names(listing) == ["v1"]
+    assert listing.unfinished == (("m", "v2"),)
     assert refs(listing) == {"latest": "v2"}
 
 
@@ -479,3 +482,151 @@ def test_a_version_that_may_not_be_read_stays_listed_with_a_token_of_its_own(wor
         with pytest.raises(UnreadableError) as refused:
             world.registry.manifest(found)
     assert refused.value.reason is UnreadableReason.IO_ERROR
+
+
+# File servers
+
+
+class FileServer:
+    """Lets the file system fail below a path, as a file server does that lost track of it or broke down."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._broken: tuple[Path, int] | None = None
+        stat, scan, listed = Path.stat, os.scandir, os.listdir
+
+        def checked(path: object) -> None:
+            if self._broken is not None and isinstance(path, str | os.PathLike):
+                place, number = self._broken
+                if Path(path).is_relative_to(place):
+                    raise OSError(number, os.strerror(number), str(path))
+
+        def failing_stat(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+            checked(path)
+            return stat(path, follow_symlinks=follow_symlinks)
+
+        def failing_scan(path: str = ".") -> object:
+            checked(path)
+            return scan(path)
+
+        def failing_list(path: str = ".") -> list[str]:
+            checked(path)
+            return listed(path)
+
+        monkeypatch.setattr(Path, "stat", failing_stat)
+        monkeypatch.setattr(os, "scandir", failing_scan)
+        monkeypatch.setattr(os, "listdir", failing_list)
+
+    def break_down(self, place: Path, number: int) -> None:
+        """Everything at and below the place fails with this error from now on."""
+        self._broken = (place, number)
+
+    def recover(self) -> None:
+        """Nothing fails any more."""
+        self._broken = None
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.ETIMEDOUT])
+def test_a_stale_handle_of_a_model_says_nothing_about_its_versions(
+    world: DirectoryWorld, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    world.publish("m", "v1")
+    world.publish("other", "v1")
+    before = world.look()
+    server = FileServer(monkeypatch)
+    server.break_down(world.root / "m", number)
+    with pytest.raises(RegistryUnavailable) as lost:
+        world.registry.token(str(world.folder("m", "v1")))
+    assert lost.value.reason is RegistryReason.IO_ERROR
+    listing = world.look()
+    assert [found.model for found in listing.versions] == ["other"]
+    assert listing.unlisted == (("m", RegistryReason.IO_ERROR),)
+    server.recover()
+    # Nothing has to settle anew.
+    assert world.registry.listing(datetime.now(UTC)) == before
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO])
+def test_a_stale_handle_of_a_version_keeps_it_from_being_taken_for_gone(
+    world: DirectoryWorld, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    world.publish("m", "v1")
+    world.publish("m", "v2")
+    before = world.look()
+    server = FileServer(monkeypatch)
+    server.break_down(world.folder("m", "v2"), number)
+    listing = world.look()
+    assert listing.unlisted == (("m", RegistryReason.IO_ERROR),)
+    with pytest.raises(RegistryUnavailable) as lost:
+        world.registry.manifest(before.versions[1])
+    assert lost.value.reason is RegistryReason.IO_ERROR
+    server.recover()
+    assert world.look() == before
+
+
+def test_a_stale_handle_of_the_root_is_a_failure_of_the_whole_look(
+    world: DirectoryWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.publish("m", "v1")
+    server = FileServer(monkeypatch)
+    server.break_down(world.root, errno.ESTALE)
+    with pytest.raises(RegistryUnavailable) as lost:
+        world.look()
+    assert lost.value.reason is RegistryReason.IO_ERROR
+
+
+def test_files_that_a_client_keeps_under_another_name_after_their_deletion_are_invisible(
+    world: DirectoryWorld,
+) -> None:
+    world.publish("m", "v1")
+    world.publish("m", "v2")
+    before = world.look()
+    # NFS renames a file that is deleted while somebody reads it.
+    left = world.folder("m", "v2") / "model.safetensors"
+    left.rename(left.with_name(".nfs000000000012ab3400000001"))
+    (world.root / "m" / ".nfs000000000012ab3400000002").write_bytes(b"x")
+    (world.folder("m", "v1") / ".nfs000000000012ab3400000003").write_bytes(b"x")
+    listing = world.look()
+    assert names(listing) == ["v1"]
+    assert refs(listing) == {"latest": "v1"}
+    assert listing.versions == before.versions[:1]
+
+
+def test_a_version_stays_complete_when_this_machines_clock_is_set_back(world: DirectoryWorld) -> None:
+    world.publish("m", "v1")
+    assert names(world.registry.listing(datetime.now(UTC) + timedelta(seconds=66))) == ["v1"]
+    assert names(world.registry.listing(datetime.now(UTC) - timedelta(hours=1))) == ["v1"]
+
+
+def test_times_of_files_that_go_backwards_are_a_change(world: DirectoryWorld) -> None:
+    world.publish("m", "v1")
+    before = world.found("m", "v1")
+    (weights,) = world.folder("m", "v1").iterdir()
+    os.utime(weights, (1_000_000_000, 1_000_000_000))
+    assert world.registry.listing(datetime.now(UTC)).unfinished == (("m", "v1"),)
+    assert world.found("m", "v1").token != before.token
+
+
+def test_an_empty_folder_on_another_device_is_a_volume_that_is_not_mounted(tmp_path: Path) -> None:
+    other = Path("/dev/shm")
+    if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second device to write to")
+    world = DirectoryWorld(tmp_path, marker=None)
+    world.publish("m", "v1")
+    before = world.look()
+    volume = world.root.rename(world.root.with_name("volume"))
+    with tempfile.TemporaryDirectory(dir=other) as empty:
+        world.root.symlink_to(empty)
+        with pytest.raises(RegistryUnavailable) as lost:
+            world.look()
+        assert lost.value.reason is RegistryReason.EMPTY
+        assert "mount" in lost.value.detail
+        world.root.unlink()
+    volume.rename(world.root)
+    assert world.look() == before
+
+
+def test_a_folder_that_was_emptied_where_it_is_is_empty(world: DirectoryWorld) -> None:
+    world.publish("m", "v1")
+    world.look()
+    shutil.rmtree(world.root / "m")
+    assert world.look().empty

@@ -86,10 +86,10 @@ def test_a_linear_merge_of_mergekit_is_read() -> None:
         """
     )
 
-    assert found.parents == ("first-model", "second-model")
+    assert found.parents == ("org/first-model", "org/second-model")
     assert found.recipe == MergeRecipe(MergeMethod.LINEAR, (1.0, 0.3))
     assert (found.parent, found.relation, found.source) == (
-        "first-model",
+        "org/first-model",
         Relation.MERGED,
         "mergekit_config.yml",
     )
@@ -111,9 +111,9 @@ def test_the_base_is_no_parent_of_ties() -> None:
         """
     )
 
-    assert found.parents == ("one", "two")
-    assert found.recipe == MergeRecipe(MergeMethod.TIES, (0.5, 0.3), "base", True)
-    assert found.parent == "base"
+    assert found.parents == ("org/one", "org/two")
+    assert found.recipe == MergeRecipe(MergeMethod.TIES, (0.5, 0.3), "org/base", True)
+    assert found.parent == "org/base"
 
 
 def test_slerp_walks_from_the_base_model_to_the_other() -> None:

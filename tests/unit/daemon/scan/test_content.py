@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from layerwatch.config.rules import RulesSettings
 from layerwatch.config.scan import ScanSettings
 from layerwatch.daemon.scan.content import Progress, measure_content, unreadable_content
-from layerwatch.daemon.scan.executor import LocalExecutor
+from layerwatch.daemon.scan.executor import LocalExecutor, ScanListener, ScanOutcome
 from layerwatch.daemon.scan.messages import ScanRequest
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.findings import LayerStatus, Verdict
@@ -158,3 +159,29 @@ def test_a_weight_file_that_could_not_be_read_beside_the_others_makes_the_versio
     assert report.verdict is Verdict.UNDECIDED
     (finding,) = [one for one in report.findings if one.rule == "unreadable"]
     assert finding.layer == "extra.gguf"
+
+
+class _Uncoupled(LocalExecutor):
+    """A scan whose couplings could not be computed."""
+
+    def scan(self, request: ScanRequest, listener: ScanListener) -> ScanOutcome:
+        outcome = super().scan(request, listener)
+        return replace(outcome, couplings=(), couplings_problem="they did not converge")
+
+
+def test_couplings_that_could_not_be_computed_are_logged_and_cost_no_layer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_safetensors(tmp_path / "m.safetensors", {"a.weight": normal(12, 8)})
+    uncoupled = _Uncoupled(ScanSettings(), threads=1)
+    try:
+        found = measure_content(
+            uncoupled, ScanRequest(str(path)), "print", 0, lambda digest: False, lambda one: None
+        )
+    finally:
+        uncoupled.close()
+
+    assert [entry.name for entry in found.content.layers] == ["a"]
+    assert found.content.file_problem is None
+    assert found.content.couplings == ()
+    assert f"{path}: they did not converge; the layers are judged one by one" in caplog.text

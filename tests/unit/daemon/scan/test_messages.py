@@ -353,6 +353,15 @@ def test_couplings_survive_the_pipe(found: list[Coupling]) -> None:
     message = messages.decode(messages.encode(messages.couplings_message(found)))
     assert message["type"] == "couplings"
     assert messages.couplings_of(message) == tuple(found)
+    assert messages.couplings_problem_of(message) is None
+
+
+def test_why_there_are_no_couplings_survives_the_pipe_and_anything_but_text_is_refused() -> None:
+    message = messages.decode(messages.encode(messages.couplings_message((), "they did not converge")))
+    assert messages.couplings_of(message) == ()
+    assert messages.couplings_problem_of(message) == "they did not converge"
+    with pytest.raises(REFUSALS):
+        messages.couplings_problem_of({**message, "problem": 3})
 
 
 @pytest.mark.parametrize("couplings", [None, 3, [{}], [None], [{"kind": "units"}]])

@@ -20,10 +20,10 @@ def _with_versions(connection: sa.Connection, *names: str) -> None:
 def test_a_model_has_no_baseline_until_somebody_chooses_one(database: Database) -> None:
     with database.write() as connection:
         _with_versions(connection, "1")
-        assert baselines.effective(connection, "r", "m") is None
+        assert baselines.chosen(connection, "r", "m") == []
         accepted = baselines.accept(connection, "r", "m", "1", "ann", "looked at it", NOW)
-        assert baselines.effective(connection, "r", "m") == accepted
-        assert baselines.effective(connection, "r", "other") is None
+        assert baselines.chosen(connection, "r", "m") == [accepted]
+        assert baselines.chosen(connection, "r", "other") == []
     assert accepted == BaselineRecord(
         "r", "m", "1", BaselineKind.ACCEPTED, "ann", "looked at it", NOW, "bytes-of-r-m-1"
     )
@@ -35,13 +35,13 @@ def test_a_pin_outranks_what_is_accepted_until_it_is_taken_off(database: Databas
         baselines.accept(connection, "r", "m", "1", "ann", "", NOW)
         pinned = baselines.pin(connection, "r", "m", "2", "bob", "audit", later(1))
         accepted = baselines.accept(connection, "r", "m", "3", "ann", "", later(2))
-        assert baselines.effective(connection, "r", "m") == pinned
+        assert baselines.chosen(connection, "r", "m") == [pinned, accepted]
         assert baselines.in_use(connection, "r", "m") == [pinned, accepted]
         unpinned = baselines.unpin(connection, "r", "m", "bob", "audit over", later(3))
         assert (unpinned.version, unpinned.kind) == ("2", BaselineKind.UNPINNED)
-        assert baselines.effective(connection, "r", "m") == accepted
+        assert baselines.chosen(connection, "r", "m") == [accepted]
         again = baselines.pin(connection, "r", "m", "4", "bob", "", later(4))
-        assert baselines.effective(connection, "r", "m") == again
+        assert baselines.chosen(connection, "r", "m") == [again, accepted]
 
 
 def test_every_choice_stays_in_the_history_latest_first(database: Database) -> None:
@@ -62,8 +62,7 @@ def test_a_baseline_remembers_which_bytes_were_meant(database: Database) -> None
         registered(connection, "1", fingerprint="good")
         baselines.accept(connection, "r", "m", "1", "ann", "", NOW)
         registered(connection, "1", fingerprint="swapped")
-        found = baselines.effective(connection, "r", "m")
-    assert found is not None
+        (found,) = baselines.chosen(connection, "r", "m")
     assert found.fingerprint == "good"
 
 

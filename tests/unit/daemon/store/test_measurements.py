@@ -73,6 +73,7 @@ def _measurements(draw: st.DrawFn) -> Measurement:
         row_norms=draw(_ARRAYS),
         column_norms=draw(_ARRAYS),
         sketch=draw(_ARRAYS),
+        raw_sketch=draw(_ARRAYS),
     )
 
 

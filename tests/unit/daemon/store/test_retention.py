@@ -12,9 +12,20 @@ from hypothesis import strategies as st
 
 from layerwatch.alerts.errors import DeliveryReason
 from layerwatch.alerts.model import AlertPhase
-from layerwatch.daemon.store import alerts, baselines, contents, measurements, refs, tables, versions
+from layerwatch.daemon.registries.base import DeclaredLineage
+from layerwatch.daemon.store import (
+    alerts,
+    baselines,
+    contents,
+    lineage,
+    measurements,
+    refs,
+    tables,
+    versions,
+)
 from layerwatch.daemon.store.alerts import DatabaseOutbox
 from layerwatch.daemon.store.database import Database
+from layerwatch.daemon.store.lineage import WEIGHTS, LineageEdge
 from layerwatch.daemon.store.records import Lineage, VersionKey, VersionRecord
 from layerwatch.daemon.store.retention import Pruned, prune
 from layerwatch.metrics.findings import Verdict
@@ -139,6 +150,18 @@ def test_the_declared_parent_of_a_kept_version_is_kept_but_not_its_whole_ancestr
         ]
         _measured(connection, *records)
         prune(connection, 1, NOW)
+        assert _whole(connection, records) == ["2", "5", "6"]
+
+
+def test_what_versions_of_other_models_were_made_from_is_kept(database: Database) -> None:
+    with database.write() as connection:
+        records = _history(connection, 6)
+        child = judged(connection, "q", model="int8")
+        lineage.save_declared(connection, child.id, [DeclaredLineage("m/2", None, "card")], NOW)
+        found = LineageEdge("r/m/3", records[2].id, None, WEIGHTS, 0.9, {"distance": 0.1})
+        lineage.save_found(connection, child.id, [found], NOW)
+        prune(connection, 1, NOW)
+        # What only the weights show is no reason: it may be a thousand versions of one model.
         assert _whole(connection, records) == ["2", "5", "6"]
 
 
@@ -301,13 +324,10 @@ def _apply(connection: sa.Connection, action: str, name: str, verdict: Verdict, 
 
 def _needed(connection: sa.Connection, record: VersionRecord) -> bool:
     """Straight from the rules: targets, baselines, firing alerts, waiting versions."""
-    chosen = baselines.effective(connection, "r", "m")
+    chosen = {(one.version, one.fingerprint) for one in baselines.chosen(connection, "r", "m")}
     return (
         record.id in {ref.version_id for ref in refs.list_refs(connection)}
-        or (
-            chosen is not None
-            and (chosen.version, chosen.fingerprint) == (record.key.version, record.fingerprint)
-        )
+        or (record.key.version, record.fingerprint) in chosen
         or record.fingerprint in {state.fingerprint for state in alerts.list_states(connection)}
         or (record.current and record.gone_at is None and record.verdict is None)
     )

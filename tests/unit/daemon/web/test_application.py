@@ -16,8 +16,8 @@ from layerwatch.metrics.report import Report
 from layerwatch.metrics.rules import RULES
 from layerwatch_testing.daemons import TOKEN, RunningApp, directory, write_config
 from layerwatch_testing.networks import finetuned, network, with_nan
-from layerwatch_testing.registryworlds import DirectoryWorld
 from layerwatch_testing.waiting import until
+from layerwatch_testing.worlds.directory import DirectoryWorld
 
 DEAD = "/api/v1/deliveries?status=dead"
 

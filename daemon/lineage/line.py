@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from layerwatch.daemon.store import versions
+from layerwatch.daemon.store.origins import resolve
 from layerwatch.daemon.store.records import VersionRecord
 
 
@@ -25,7 +26,7 @@ def ancestry(connection: Connection, version: VersionRecord) -> list[tuple[Versi
     current: VersionRecord | None = version
     while current is not None:
         walked.add(current.key.version)
-        parent = known.get(current.lineage.parent or "")
+        parent = _declared(connection, current, known)
         if parent is not None and parent.key.version not in walked:
             line.append((current, f"{current.lineage.relation or 'derived'} from {parent.key.version}"))
         else:
@@ -33,6 +34,18 @@ def ancestry(connection: Connection, version: VersionRecord) -> list[tuple[Versi
             parent = _before(order, current.key.version, known, walked)
         current = parent
     return line[::-1]
+
+
+def _declared(
+    connection: Connection, version: VersionRecord, known: dict[str, VersionRecord]
+) -> VersionRecord | None:
+    """The declared parent, where it is a version of this model."""
+    name = version.lineage.parent
+    if name is None or name in known:
+        return known.get(name or "")
+    meant = resolve(connection, version, name, exact=True)
+    found = known.get(meant.key.version) if meant is not None else None
+    return found if found is not None and meant is not None and found.id == meant.id else None
 
 
 def _before(

@@ -1,4 +1,4 @@
-"""Where models come from."""
+"""A folder tree that holds models."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from typing import Literal
 
 from pydantic import ValidationInfo, field_validator
 
-from layerwatch.config.base import Name, NonBlank, NonBlankList, SettingsModel
+from layerwatch.config.base import NonBlank
 from layerwatch.config.quantities import Duration, PositiveDuration
+from layerwatch.config.registries.base import BaseRegistrySettings
 from layerwatch.config.secrets import resolve_path
 
 
-class DirectoryRegistrySettings(SettingsModel):
-    """A folder tree that holds models."""
-
-    name: Name
-    """Name of the registry: a metric label, and a part of the hook's URL."""
+class DirectoryRegistrySettings(BaseRegistrySettings):
+    """A folder tree that holds models. At each reconcile every file is hashed again."""
 
     kind: Literal["directory"]
     """What the registry is."""
@@ -34,21 +32,12 @@ class DirectoryRegistrySettings(SettingsModel):
     complete_marker: NonBlank | None = None
     """Name of a file whose presence says that a version is complete; then `settle` is not waited for."""
 
-    models: NonBlankList = ("*",)
-    """Glob patterns of the models to watch."""
-
     order: Literal["name", "time"] = "name"
     """What makes a version newer than another: its name (v2 before v10), or the time of its newest file."""
 
-    refs: NonBlankList = ("latest",)
-    """Names of the versions to watch."""
-
-    reconcile: PositiveDuration = timedelta(hours=6)
-    """How often every file is hashed again, to find changes that left size and time stamp as they were."""
-
     @field_validator("path")
     @classmethod
-    def _from_the_configuration_folder(cls, path: Path, info: ValidationInfo) -> Path:
+    def _path_from_the_configuration_folder(cls, path: Path, info: ValidationInfo) -> Path:
         return resolve_path(path, info)
 
     @field_validator("complete_marker")
@@ -57,8 +46,3 @@ class DirectoryRegistrySettings(SettingsModel):
         if name is not None and (name in (".", "..") or "/" in name or "\0" in name):
             raise ValueError("must be the name of a file inside the version's folder, without /")
         return name
-
-
-# A second kind makes this `Annotated[DirectoryRegistrySettings | ..., Field(discriminator="kind")]`.
-RegistrySettings = DirectoryRegistrySettings
-"""Settings of one registry, told apart by ``kind``."""

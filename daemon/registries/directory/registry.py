@@ -14,7 +14,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -29,9 +29,15 @@ from layerwatch.daemon.registries.base import (
     FoundRef,
     FoundVersion,
     Listing,
+    Progress,
     RegistryReason,
     RegistryUnavailable,
+    VerdictWriter,
+    no_progress,
 )
+from layerwatch.daemon.registries.declarations import DECLARATION_FILES, GGUF_SUFFIX, declared_in
+from layerwatch.daemon.registries.downloads import Downloads
+from layerwatch.daemon.registries.ggufheader import HEAD_BYTES
 from layerwatch.daemon.registries.lineagefile import (
     LINEAGE_FILE,
     MERGEKIT_FILE,
@@ -44,6 +50,7 @@ from layerwatch.metrics.manifest import WEIGHT_SUFFIXES, Manifest, build_manifes
 
 LATEST = "latest"
 _LINEAGE_LIMIT = 64 * 1024
+_DECLARATION_LIMIT = 2**20
 _CLOCK_SKEW = timedelta(seconds=60)
 """So far a file server's clock may be behind: only older change times are believed at the first sight."""
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -93,11 +100,17 @@ class DirectoryRegistry:
         self._root = Path(settings.path)
         self._first_seen: dict[str, tuple[str, datetime]] = {}
         self._published: set[str] = set()
+        self._device: int | None = None
 
     @property
     def name(self) -> str:
         """Name from the configuration."""
         return self._settings.name
+
+    @property
+    def verdict_writer(self) -> VerdictWriter | None:
+        """None: directories are only read."""
+        return None
 
     def recall(self, published: Mapping[str, str]) -> None:
         """Before the first listing: location -> token of what an earlier process found complete.
@@ -107,8 +120,8 @@ class DirectoryRegistry:
         self._published |= published.keys()
         self._first_seen |= {path: (token, _LONG_AGO) for path, token in published.items()}
 
-    def listing(self, now: datetime) -> Listing:
-        """Walk the tree by stat alone; nothing is opened but ``lineage.json``."""
+    def listing(self, now: datetime, everything: bool = True) -> Listing:
+        """Walk the tree by stat alone; nothing is opened but ``lineage.json``. All versions are always listed."""
         look = _Look()
         empty = True
         for folder in self._model_folders(look):
@@ -116,12 +129,15 @@ class DirectoryRegistry:
             try:
                 self._look_into(folder, now, look)
             except OSError as error:
-                if folder.exists():
+                if _may_exist(folder):
                     reason = _reason(error)
                     look.unlisted.append((folder.name, reason))
                     look.remarks.append(f"{folder}: this model could not be listed: {error.strerror}")
-        self._first_seen = {path: value for path, value in self._first_seen.items() if path in look.seen}
-        self._published &= look.seen
+        self._require_mounted(empty)
+        blind = {str(self._root / model) for model, _ in look.unlisted}
+        kept = look.seen | {path for path in self._first_seen if str(Path(path).parent) in blind}
+        self._first_seen = {path: value for path, value in self._first_seen.items() if path in kept}
+        self._published &= kept
         return Listing(
             tuple(look.versions),
             tuple(look.refs),
@@ -131,22 +147,36 @@ class DirectoryRegistry:
             empty,
         )
 
-    def manifest(self, found: FoundVersion) -> Manifest:
+    def manifest(self, found: FoundVersion, anew: bool = False, progress: Progress = no_progress) -> Manifest:
         """Hash the version's weight files."""
         with self.open(found.location) as path:
             return build_manifest(path)
 
+    def lineage(self, found: FoundVersion) -> tuple[DeclaredLineage, ...]:
+        """What the listing read, then what other files beside the weights say."""
+        told = (found.lineage,) if found.lineage else ()
+        known = {LINEAGE_FILE, *(one.source for one in told)}
+        beside = declared_in(_declarations(Path(found.location), known))
+        return (*told, *(one for one in beside if one.source not in known))
+
     def token(self, location: str) -> str | None:
         """The version's stat token now, or None when it is gone."""
-        state = _state_of(Path(location))
+        try:
+            state = _state_of(Path(location))
+        except OSError as error:
+            raise RegistryUnavailable(_reason(error), f"{location}: {error.strerror}") from error
         return state.token if state else None
 
     @contextmanager
-    def open(self, location: str) -> Iterator[Path]:
+    def open(self, location: str, progress: Progress = no_progress) -> Iterator[Path]:
         """The version's own path: nothing is copied."""
         path = Path(location)
-        if not path.exists():
-            raise RegistryUnavailable(RegistryReason.VERSION_GONE, f"{path} is no longer there")
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise RegistryUnavailable(RegistryReason.VERSION_GONE, f"{path} is no longer there") from error
+        except OSError as error:
+            raise RegistryUnavailable(_reason(error), f"{path}: {error.strerror}") from error
         yield path
 
     def _model_folders(self, look: _Look) -> Iterator[Path]:
@@ -169,13 +199,31 @@ class DirectoryRegistry:
                 mode = entry.lstat().st_mode
             except FileNotFoundError:
                 continue
-            except OSError as error:
+            except PermissionError as error:
                 detail = f"{self._root}: its entries cannot be looked at: {error.strerror}"
                 raise RegistryUnavailable(_reason(error), detail) from error
+            except OSError:
+                # A stale handle of a file server, say: what cannot be listed is told, model by model.
+                yield entry
+                continue
             if stat.S_ISDIR(mode):
                 yield entry
             elif stat.S_ISLNK(mode):
                 look.remarks.append(f"{entry}: a model's folder must not be a symbolic link; left out")
+
+    def _require_mounted(self, empty: bool) -> None:
+        """Raise RegistryUnavailable when the tree is empty and on another device than the models were."""
+        try:
+            device = self._root.stat().st_dev
+        except OSError as error:
+            raise RegistryUnavailable(_reason(error), f"{self._root}: {error.strerror}") from error
+        if not empty:
+            self._device = device
+        elif self._device not in (None, device):
+            raise RegistryUnavailable(
+                RegistryReason.EMPTY,
+                f"the directory {self._root} is empty and on another device than before: mount it again",
+            )
 
     def _look_into(self, folder: Path, now: datetime, look: _Look) -> None:
         model = folder.name
@@ -235,10 +283,12 @@ class DirectoryRegistry:
         allowance = timedelta()
         if known is None or known[0] != state.token:
             known = (state.token, now)
-            self._first_seen[str(entry)] = known
             allowance = _CLOCK_SKEW
         quiet = now.timestamp() - state.touched
-        return quiet >= (settle + allowance).total_seconds() or now - known[1] >= settle
+        complete = quiet >= (settle + allowance).total_seconds() or now - known[1] >= settle
+        # What is complete stays so while its files do, also when this machine's clock is set back.
+        self._first_seen[str(entry)] = (state.token, _LONG_AGO) if complete else known
+        return complete
 
     def _remark_on_missing_weights(self, entry: Path, now: datetime, remarks: list[str]) -> None:
         """Tell of a folder that looks finished and is no version for lack of a weight file."""
@@ -268,6 +318,17 @@ class DirectoryRegistry:
             token=state.token,
             lineage=_read_lineage(entry, remarks) if entry.is_dir() else None,
         )
+
+
+def _may_exist(path: Path) -> bool:
+    """False when a path is certainly gone; a file server that fails, or lost track of it, says nothing of the kind."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _age(found: FoundVersion) -> tuple[bytes, str]:
@@ -328,7 +389,7 @@ def _state_of(entry: Path) -> _State | None:
     except FileNotFoundError:
         return None
     except UnreadableError as error:
-        if not entry.exists():
+        if not _may_exist(entry):
             return None
         state.update(f"{error.reason}\0{error.detail}\0{own.st_ctime_ns}".encode(errors="surrogateescape"))
         return _State(state.hexdigest(), touched, own.st_mtime)
@@ -382,20 +443,45 @@ def _read_mergekit(path: Path, remarks: list[str]) -> DeclaredLineage | None:
     return None
 
 
-def _small_file(path: Path) -> bytes:
+def _declarations(entry: Path, known: Container[str]) -> dict[str, bytes]:
+    """The files of a version that tell where it comes from, but for the known ones; what cannot be read is left out."""
+    texts = {}
+    if entry.is_dir():
+        for name in DECLARATION_FILES:
+            if name not in known:
+                with suppress(OSError, ValueError):
+                    texts[name] = _small_file(entry / name, _DECLARATION_LIMIT)
+    with suppress(OSError, UnreadableError, ValueError):
+        heads = [path for path in weight_files(entry) if path.name.lower().endswith(GGUF_SUFFIX)]
+        if heads:
+            texts[heads[0].name] = _head(heads[0], HEAD_BYTES)
+    return texts
+
+
+def _small_file(path: Path, limit: int = _LINEAGE_LIMIT) -> bytes:
     """The bytes of a regular file; raises OSError, or ValueError when it is something else or too large."""
+    text = _head(path, limit + 1)
+    if len(text) > limit:
+        raise ValueError(f"larger than {limit // 1024} KiB")
+    return text
+
+
+def _head(path: Path, size: int) -> bytes:
+    """The first bytes of a regular file; raises OSError, or ValueError when it is something else."""
     # Without O_NONBLOCK, a named pipe would hold the look up for ever.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ValueError("not a regular file")
-        text = os.read(descriptor, _LINEAGE_LIMIT + 1)
+        return os.read(descriptor, size)
     finally:
         os.close(descriptor)
-    if len(text) > _LINEAGE_LIMIT:
-        raise ValueError("larger than 64 KiB")
-    return text
 
 
 def _reason(error: OSError) -> RegistryReason:
     return RegistryReason.NOT_PERMITTED if isinstance(error, PermissionError) else RegistryReason.IO_ERROR
+
+
+def build(settings: DirectoryRegistrySettings, downloads: Downloads) -> DirectoryRegistry:
+    """A directory needs no downloads."""
+    return DirectoryRegistry(settings)

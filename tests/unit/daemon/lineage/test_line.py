@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from layerwatch.daemon.lineage import ancestry
+from layerwatch.daemon.lineage.line import ancestry
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.records import Lineage, VersionRecord
 from storetools import judged
