@@ -31,6 +31,7 @@ from layerwatch.metrics.measurement import METRIC_SET, LayerKind
 from layerwatch.metrics.nearest import Candidate, Nearest, nearest_parent
 from layerwatch.metrics.relation import Relation
 
+_GENERATIONS = 8
 _MATRICES = (LayerKind.LINEAR, LayerKind.EMBEDDING, LayerKind.CONV, LayerKind.STACK)
 _LEAST_SHARED = 0.1
 """Share of the layers, or of the weights, that must be the same byte for byte. Tables of positions are the same in
@@ -292,7 +293,8 @@ def _evidence(
     if declared is None or declared.parent_id is None:
         return None
     parent = versions.get_without_report(connection, declared.parent_id)
-    rival = next((one for one in ordered.candidates if int(one.name) != declared.parent_id), None)
+    kin = _descendants(connection, declared.parent_id)
+    rival = next((one for one in ordered.candidates if int(one.name) not in kin), None)
     if parent is None or rival is None:
         return None
     if named[int(rival.name)].fingerprint == parent.fingerprint:
@@ -310,6 +312,17 @@ def _evidence(
         relation=Relation(relation) if relation in set(Relation) else None,
         nearest=_name(named[int(rival.name)]),
     )
+
+
+def _descendants(connection: Connection, ancestor: int) -> set[int]:
+    """The version itself and what came from it: two prunings of one model are nearer to each other than to it."""
+    known, last = {ancestor}, {ancestor}
+    for _ in range(_GENERATIONS):
+        last = lineage.children_of(connection, last) - known
+        if not last:
+            break
+        known |= last
+    return known
 
 
 def _name(version: VersionRecord) -> str:

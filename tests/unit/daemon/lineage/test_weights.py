@@ -189,6 +189,17 @@ def test_a_declared_parent_that_is_the_nearest_is_not_contradicted(database: Dat
         assert kin.evidence is None or not kin.evidence.is_nearer
 
 
+def test_a_sibling_that_is_nearer_than_the_common_parent_contradicts_nothing(database: Database) -> None:
+    base = matrices(0)
+    pruned = DeclaredLineage("v1", Relation.PRUNED, "lineage.json")
+    with database.write() as connection:
+        published(connection, "v1", base, model="m")
+        first = moved(base, 0.12)
+        published(connection, "v2", first, pruned, model="m")
+        _, kin = published(connection, "v3", moved(first, 0.02, seed=7), pruned, model="m")
+        assert kin.evidence is None or not kin.evidence.is_nearer
+
+
 def judged_before_anything_was_kept(
     connection: sa.Connection, model: str, state: Weights, version: str = "v1"
 ) -> VersionRecord:
