@@ -105,7 +105,7 @@ class Watcher:
         except RegistryUnavailable as error:
             return self._unavailable(error)
         self._behind = True
-        self._tell(listing.remarks)
+        self._tell((*listing.remarks, *self._nothing_there(listing)))
         if self._manners.poll is not None:
             # A rollback does not wait until new versions are fetched.
             self._follow(listing, everything=False)
@@ -123,6 +123,17 @@ class Watcher:
         self.listed_once = True
         unfinished = f", {len(listing.unfinished)} still being written" if listing.unfinished else ""
         return f"registry {name}: {len(listing.versions)} versions listed, {queued} queued, {gone} gone{unfinished}"
+
+    def _nothing_there(self, listing: Listing) -> tuple[str, ...]:
+        """A misspelt name or pattern looks like a registry without versions."""
+        if self._manners.poll is None or not listing.complete:
+            return ()
+        if listing.versions or listing.unfinished or listing.unlisted or listing.still_there:
+            return ()
+        return (
+            f"registry {self._registry.name} was listed and holds no version of what is watched; if it should, check "
+            "the names and patterns in its configuration",
+        )
 
     def _count_success(self, listing: Listing) -> None:
         name = self._registry.name
@@ -174,7 +185,7 @@ class Watcher:
         key = version.key
         if self._targets is None:
             # Nothing was listed since the start: stay with what the refs pointed at.
-            targets = _recorded_targets(connection, key.registry, key.model)
+            targets = refs.targets(connection, key.registry, key.model)
         else:
             targets = self._targets.get(key.model, {})
         follow_refs(connection, key.registry, key.model, targets, self._policy(), now)
@@ -241,7 +252,7 @@ class Watcher:
             targets.setdefault(ref.model, {})[ref.ref] = ref.version
         with self._database.read() as connection:
             for model, _ in listing.unlisted:
-                targets[model] = _recorded_targets(connection, name, model)
+                targets[model] = refs.targets(connection, name, model)
             recorded = {record.model for record in refs.list_refs(connection, name)}
             firing = {
                 state.identity.model
@@ -275,15 +286,6 @@ class Watcher:
             if remark not in self._told:
                 _LOGGER.warning("%s", remark)
         self._told = set(remarks)
-
-
-def _recorded_targets(connection: Connection, registry: str, model: str) -> dict[str, str]:
-    targets: dict[str, str] = {}
-    for record in refs.list_refs(connection, registry, model):
-        pointed = versions.get(connection, record.version_id)
-        if pointed is not None:
-            targets[record.ref] = pointed.key.version
-    return targets
 
 
 def forget_registry(connection: Connection, registry: str, policy: AlertPolicy, now: datetime) -> bool:

@@ -91,7 +91,7 @@ def as_if(
             raise UnknownVersionError(
                 f"the store holds no version {version} of {registry}/{model}; it holds {shown}"
             )
-        targets = _targets(connection, registry, model)
+        targets = refs.targets(connection, registry, model)
         before = _firing(connection, registry, model, ref)
     after = before
     silent = AlertPolicy(policy.fire_on, {}, policy.repeat_interval, None)
@@ -118,15 +118,6 @@ def as_if(
 
 def _verdict(version: VersionRecord) -> Verdict | None:
     return version.verdict if version.state is VersionState.JUDGED else None
-
-
-def _targets(connection: Connection, registry: str, model: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for record in refs.list_refs(connection, registry, model):
-        pointed = versions.get_without_report(connection, record.version_id)
-        if pointed is not None:
-            found[record.ref] = pointed.key.version
-    return found
 
 
 def _firing(connection: Connection, registry: str, model: str, ref: str) -> Mapping[str, AlertChange]:

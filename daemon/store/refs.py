@@ -50,6 +50,18 @@ def remove(connection: sa.Connection, registry: str, model: str, ref: str) -> bo
     return connection.execute(sa.delete(_REFS).where(*_where(registry, model, ref))).rowcount > 0
 
 
+def targets(connection: sa.Connection, registry: str, model: str) -> dict[str, str]:
+    """Name of the version that each ref of a model points at."""
+    versions = tables.versions
+    query = (
+        sa.select(_REFS.c.ref, versions.c.version)
+        .join_from(_REFS, versions, _REFS.c.version_id == versions.c.id)
+        .where(_REFS.c.registry == registry, _REFS.c.model == model)
+        .order_by(_REFS.c.ref)
+    )
+    return {ref: version for ref, version in connection.execute(query)}
+
+
 def list_refs(
     connection: sa.Connection, registry: str | None = None, model: str | None = None
 ) -> list[RefRecord]:

@@ -346,6 +346,16 @@ def test_a_restart_recalls_what_was_there(remote: Rig, listed: ListedRegistry) -
     assert listed.recalled == {"m/v1": "t1", "n/v1": "t1"}
 
 
+def test_a_registry_that_holds_nothing_of_what_is_watched_is_told_once(
+    remote: Rig, listed: ListedRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    listed.listings = [Listing((), ())]
+    remote.look()
+    remote.watcher.look(rehash=True)
+    told = [one for one in caplog.messages if "holds no version of what is watched" in one]
+    assert len(told) == 1
+
+
 # Failures
 
 
