@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from layerwatch.config.registries import RegistrySettings
 from layerwatch.daemon.registries.base import Registry, RegistryReason, RegistryUnavailable
 from layerwatch.daemon.registries.downloads import Downloads
+
+if TYPE_CHECKING:
+    from layerwatch.config.registries import RegistrySettings
 
 KINDS = ("directory", "mlflow", "huggingface", "oci", "objectstore")
 """Every kind has a folder of its name: ``registry.py`` builds it, ``hook.py`` checks its events.

@@ -9,11 +9,15 @@ from statistics import median
 from layerwatch.config.rules import RulesSettings
 from layerwatch.metrics.examination import Context, Examination
 from layerwatch.metrics.findings import EvidenceValue, Finding, RuleGroup, Severity
-from layerwatch.metrics.merge import MergedLayer, MergeEvidence, sign_conflict
+from layerwatch.metrics.merge import MergedLayer, MergeEvidence, MergeMethod, sign_conflict
 from layerwatch.metrics.rules.base import Rule
 
 _FEWEST_LAYERS = 4
 """With fewer layers it is not known how far the drawing of dropped elements moves a coefficient."""
+
+_ELECTED_ROOM = 2.0
+"""TIES keeps what most parents agree on: in the small heads of three healthy merges shares came to 1.4, 1.5 and 1.1 times what
+drawing and errors allow."""
 
 _GAUSSIAN = 1.4826
 """Standard deviation over median absolute deviation, of a Gaussian."""
@@ -118,12 +122,18 @@ def _strength(layer: MergedLayer, merge: MergeEvidence, limit: float) -> float:
     for position, usual in enumerate(merge.coefficients):
         values = [one.coefficients[position] for one in merge.layers if one.coefficients is not None]
         spread = _GAUSSIAN * float(median(abs(value - usual) for value in values))
-        allowed = max(limit, 6.0 * spread, 6.0 * layer.errors[position])
+        allowed = _room(merge) * max(limit, 6.0 * spread, 6.0 * layer.errors[position])
         worst = max(worst, abs(layer.coefficients[position] - usual) / allowed)
     usual_rest = merge.median_of("left_over")
     if layer.left_over is not None and usual_rest is not None:
         worst = max(worst, layer.left_over / max(1.5, 4.0 * usual_rest))
     return worst
+
+
+def _room(merge: MergeEvidence) -> float:
+    """How much more a layer may differ whose shares depend on where its parents' signs agree, as in its own way."""
+    elected = merge.recipe is not None and merge.recipe.method is MergeMethod.TIES
+    return _ELECTED_ROOM if elected else 1.0
 
 
 def _shares(merge: MergeEvidence, coefficients: Sequence[float] | None) -> str:
