@@ -130,10 +130,9 @@ class Watcher:
             return ()
         if listing.versions or listing.unfinished or listing.unlisted or listing.still_there:
             return ()
-        return (
-            f"registry {self._registry.name} was listed and holds no version of what is watched; if it should, check "
-            "the names and patterns in its configuration",
-        )
+        name = self._registry.name
+        told = f"registry {name} was listed and holds no version of what is watched; if it should, check the names and "
+        return (told + "patterns in its configuration",)
 
     def _count_success(self, listing: Listing) -> None:
         name = self._registry.name
