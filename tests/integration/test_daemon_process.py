@@ -286,14 +286,6 @@ def test_a_database_that_is_none_is_told_with_code_1_and_left_alone(tmp_path: Pa
 # Size
 
 
-def resident_mb(pid: int) -> float:
-    """Memory that is resident now (``VmRSS``), in millions of bytes."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    raise AssertionError(f"process {pid} has no VmRSS")
-
-
 @pytest.mark.slow
 def test_an_idle_daemon_is_small_knows_no_torch_and_keeps_no_scan_process(
     daemon: DaemonProcess, world: DirectoryWorld
