@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.base import JobLookupError
@@ -89,6 +91,23 @@ _URGENT = "urgent"
 """Threads for short jobs that must not wait until looks at registries have hashed their files."""
 
 
+class _Wish(Enum):
+    """What is asked of the daemon from outside its threads."""
+
+    STOP = "stop"
+    RELOAD = "reload"
+
+
+_WISH_OF: Mapping[int, _Wish] = {
+    signal.SIGTERM: _Wish.STOP,
+    signal.SIGINT: _Wish.STOP,
+    signal.SIGHUP: _Wish.RELOAD,
+}
+
+_SIGNAL_SEEN_WITHIN = 1.0
+"""Seconds."""
+
+
 class AlreadyRunningError(Exception):
     """Another daemon uses the same store."""
 
@@ -113,7 +132,8 @@ class App:
         self.watchers: dict[str, Watcher] = {}
         self.loops: list[ScanLoop] = []
         self._stop = threading.Event()
-        self._reload_wanted = threading.Event()
+        # Handlers run inside the thread that may be waiting: of all ways to wake it, only this one is reentrant.
+        self._wishes: SimpleQueue[_Wish] = SimpleQueue()
         self._reload_lock = threading.Lock()
         self._hints: dict[str, threading.Event] = {}
         self._deliveries: dict[str, Deliveries] = {}
@@ -121,7 +141,6 @@ class App:
         self._looked: dict[str, datetime] = {}
         self._turns = 0
         self._turn_ended = threading.Condition()
-        self._wake = threading.Event()
 
     def run(self, ready: Callable[[str], None] = lambda address: None) -> None:
         """Start everything, run until stopped, end everything in reverse order.
@@ -141,19 +160,25 @@ class App:
             if not self.live.registries:
                 _LOGGER.warning("no registry is configured: nothing is watched")
             ready(self.web.address)
-            while not self._stop.is_set():
-                self._wake.wait()
-                self._wake.clear()
-                if self._reload_wanted.is_set():
-                    self._reload_wanted.clear()
-                    self._reload_quietly()
+            while self._next_wish() is _Wish.RELOAD:
+                self._reload_quietly()
+            self._stop.set()
             _LOGGER.info("stopping")
         _LOGGER.info("stopped")
 
     def stop(self) -> None:
         """Ask the daemon to end; returns at once."""
-        self._stop.set()
-        self._wake.set()
+        self._wishes.put(_Wish.STOP)
+
+    def _next_wish(self) -> _Wish:
+        """What is wanted next; however often a reload was asked for meanwhile, it is done once."""
+        while True:
+            # A signal between Python's last look for signals and the wait would be seen only after the wait.
+            with suppress(Empty):
+                wish = self._wishes.get(timeout=_SIGNAL_SEEN_WITHIN)
+                while wish is _Wish.RELOAD and not self._wishes.empty():
+                    wish = self._wishes.get()
+                return wish
 
     def reload(self) -> list[str]:
         """Load the configuration again; all that can fail happens before anything live is touched.
@@ -578,19 +603,13 @@ class App:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Signal handlers only set events; nothing is done inside a handler."""
+        """Signal handlers only leave a wish; nothing is done inside a handler."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-
-        def on_reload(number: int, frame: object) -> None:
-            self._reload_wanted.set()
-            self._wake.set()
-
         before = {
-            signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, frame: self.stop()),
-            signal.SIGINT: signal.signal(signal.SIGINT, lambda number, frame: self.stop()),
-            signal.SIGHUP: signal.signal(signal.SIGHUP, on_reload),
+            number: signal.signal(number, lambda number, frame: self._wishes.put(_WISH_OF[number]))
+            for number in _WISH_OF
         }
         try:
             yield

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -237,6 +238,19 @@ def test_sighup_with_a_bad_file_keeps_the_old_configuration_and_logs_every_probl
     until(lambda: "nonsense" in daemon.log and "server.listen" in daemon.log, "the problems in the log")
     world.publish("m", "v1")
     assert daemon.wait_for_verdict("local/m/v1") == "pass"
+
+
+def test_signals_at_any_moment_neither_hang_the_daemon_nor_are_lost(
+    daemon: DaemonProcess, config: Path, world: DirectoryWorld
+) -> None:
+    for pause in np.random.default_rng(7).exponential(0.002, size=1000):
+        daemon.send(signal.SIGHUP)
+        time.sleep(pause)
+    config.write_text("nonsense: 1\n")
+    daemon.send(signal.SIGHUP)
+    until(lambda: daemon.sample("layerwatch_config_last_reload_successful") == 0, "the gauge")
+    daemon.send(signal.SIGTERM)
+    assert daemon.wait(DRAIN_SECONDS) == 0
 
 
 # Refusals
