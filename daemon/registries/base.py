@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from layerwatch.daemon.store.ordering import sort_key
 from layerwatch.metrics.manifest import Manifest
 from layerwatch.metrics.merge import MergeRecipe
 from layerwatch.metrics.relation import Relation
@@ -57,6 +58,11 @@ class FoundVersion:
     order_key: str
     token: str
     lineage: DeclaredLineage | None = None
+
+    @property
+    def age(self) -> tuple[bytes, str]:
+        """Sorts versions of one model from oldest to newest."""
+        return sort_key(self.order_key), self.version
 
 
 @dataclass(frozen=True, slots=True)

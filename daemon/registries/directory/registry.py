@@ -17,8 +17,8 @@ import stat
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from fnmatch import fnmatchcase
+from datetime import datetime
+from operator import attrgetter
 from pathlib import Path
 
 import yaml
@@ -44,16 +44,14 @@ from layerwatch.daemon.registries.lineagefile import (
     parse_lineage,
     parse_mergekit,
 )
-from layerwatch.daemon.store.ordering import sort_key
+from layerwatch.daemon.registries.patterns import matches
+from layerwatch.daemon.registries.settling import Settling, is_quiet
 from layerwatch.metrics.errors import UnreadableError
 from layerwatch.metrics.manifest import WEIGHT_SUFFIXES, Manifest, build_manifest, weight_files
 
 LATEST = "latest"
 _LINEAGE_LIMIT = 64 * 1024
 _DECLARATION_LIMIT = 2**20
-_CLOCK_SKEW = timedelta(seconds=60)
-"""So far a file server's clock may be behind: only older change times are believed at the first sight."""
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _INVISIBLE_SUFFIXES = (".tmp", ".partial", "~")
 _SHARD = re.compile(r".*(-\d{5,6}-of-\d{5,6}\.\w+|\.index\.json)", re.ASCII | re.DOTALL)
 
@@ -98,8 +96,7 @@ class DirectoryRegistry:
     def __init__(self, settings: DirectoryRegistrySettings) -> None:
         self._settings = settings
         self._root = Path(settings.path)
-        self._first_seen: dict[str, tuple[str, datetime]] = {}
-        self._published: set[str] = set()
+        self._settling = Settling()
         self._device: int | None = None
 
     @property
@@ -117,8 +114,7 @@ class DirectoryRegistry:
 
         What did not change since is complete at once, and what did keeps its refs until it has settled again.
         """
-        self._published |= published.keys()
-        self._first_seen |= {path: (token, _LONG_AGO) for path, token in published.items()}
+        self._settling.recall(published)
 
     def listing(self, now: datetime, everything: bool = True) -> Listing:
         """Walk the tree by stat alone; nothing is opened but ``lineage.json``. All versions are always listed."""
@@ -135,9 +131,8 @@ class DirectoryRegistry:
                     look.remarks.append(f"{folder}: this model could not be listed: {error.strerror}")
         self._require_mounted(empty)
         blind = {str(self._root / model) for model, _ in look.unlisted}
-        kept = look.seen | {path for path in self._first_seen if str(Path(path).parent) in blind}
-        self._first_seen = {path: value for path, value in self._first_seen.items() if path in kept}
-        self._published &= kept
+        kept = look.seen | {path for path in self._settling.known() if str(Path(path).parent) in blind}
+        self._settling.keep(kept)
         return Listing(
             tuple(look.versions),
             tuple(look.refs),
@@ -193,7 +188,7 @@ class DirectoryRegistry:
         except OSError as error:
             raise RegistryUnavailable(RegistryReason.IO_ERROR, f"{self._root}: {error.strerror}") from error
         for entry in entries:
-            if not any(fnmatchcase(entry.name, pattern) for pattern in self._settings.models):
+            if not matches(entry.name, self._settings.models):
                 continue
             try:
                 mode = entry.lstat().st_mode
@@ -252,16 +247,16 @@ class DirectoryRegistry:
             look.seen.add(path)
             if self._is_complete(entry, state, now):
                 complete.append(self._found(model, entry, state, look.remarks))
-                self._published.add(path)
+                self._settling.publish(path)
                 continue
             unfinished.add(entry.name)
-            if path in self._published:
+            if self._settling.was_published(path):
                 written_again.append(self._found(model, entry, state, []))
-        complete.sort(key=_age)
+        complete.sort(key=attrgetter("age"))
         look.versions.extend(complete)
         look.unfinished.extend((model, name) for name in sorted(unfinished))
         # A version that is touched or written again is still the newest: its refs wait where they are.
-        newest = max([*complete, *written_again], key=_age, default=None)
+        newest = max([*complete, *written_again], key=attrgetter("age"), default=None)
         known = unfinished | {found.version for found in complete}
         targets = {name: version for name, version in links if version in known}
         if newest is not None:
@@ -269,7 +264,7 @@ class DirectoryRegistry:
         look.refs.extend(
             FoundRef(model, ref, version)
             for ref, version in sorted(targets.items())
-            if any(fnmatchcase(ref, pattern) for pattern in self._settings.refs)
+            if matches(ref, self._settings.refs)
         )
 
     def _is_complete(self, entry: Path, state: _State, now: datetime) -> bool:
@@ -278,17 +273,7 @@ class DirectoryRegistry:
             # A folder that may not be looked into is taken as it is once it settled, and ends as undecided.
             with suppress(PermissionError):
                 return entry.is_dir() and (entry / marker).exists()
-        settle: timedelta = self._settings.settle
-        known = self._first_seen.get(str(entry))
-        allowance = timedelta()
-        if known is None or known[0] != state.token:
-            known = (state.token, now)
-            allowance = _CLOCK_SKEW
-        quiet = now.timestamp() - state.touched
-        complete = quiet >= (settle + allowance).total_seconds() or now - known[1] >= settle
-        # What is complete stays so while its files do, also when this machine's clock is set back.
-        self._first_seen[str(entry)] = (state.token, _LONG_AGO) if complete else known
-        return complete
+        return self._settling.is_settled(str(entry), state.token, state.touched, self._settings.settle, now)
 
     def _remark_on_missing_weights(self, entry: Path, now: datetime, remarks: list[str]) -> None:
         """Tell of a folder that looks finished and is no version for lack of a weight file."""
@@ -296,9 +281,7 @@ class DirectoryRegistry:
         try:
             changed = entry.stat().st_ctime
             finished = (
-                now.timestamp() - changed >= (self._settings.settle + _CLOCK_SKEW).total_seconds()
-                if marker is None
-                else (entry / marker).exists()
+                is_quiet(changed, self._settings.settle, now) if marker is None else (entry / marker).exists()
             )
         except OSError:
             return  # gone again, or told when it is listed
@@ -329,10 +312,6 @@ def _may_exist(path: Path) -> bool:
     except OSError:
         return True
     return True
-
-
-def _age(found: FoundVersion) -> tuple[bytes, str]:
-    return sort_key(found.order_key), found.version
 
 
 def _visible(folder: Path, remarks: list[str]) -> list[Path]:

@@ -41,6 +41,7 @@ from layerwatch.daemon.registries.base import (
 from layerwatch.daemon.registries.downloads import Downloads, RemoteFile
 from layerwatch.daemon.registries.huggingface.connection import HubConnection, RepositoryGone
 from layerwatch.daemon.registries.huggingface.questions import REPOSITORY, SHA, Entry, HubQuestions, owner_of
+from layerwatch.daemon.registries.patterns import is_glob, matches
 from layerwatch.daemon.registries.remote import RemoteRegistry, is_weight
 from layerwatch.daemon.store.ordering import sort_key
 
@@ -116,10 +117,10 @@ class HuggingFaceSource:
         self._explicit = tuple(
             one
             for one in dict.fromkeys(settings.repositories)
-            if not _is_glob(one) and _matches(one, settings.models)
+            if not is_glob(one) and matches(one, settings.models)
         )
         self._globs: dict[str, list[str]] = {}
-        for one in filter(_is_glob, settings.repositories):
+        for one in filter(is_glob, settings.repositories):
             self._globs.setdefault(owner_of(one), []).append(one)
         self._only_main = set(settings.refs) == {MAIN}
         self._pull_requests = any(
@@ -250,7 +251,7 @@ class HuggingFaceSource:
             if changes:
                 watermarks[owner] = max(changes)
             for entry in found:
-                if _matches(entry.name, patterns) and _matches(entry.name, self._settings.models):
+                if matches(entry.name, patterns) and matches(entry.name, self._settings.models):
                     entries.setdefault(entry.name, entry)
         return entries, watermarks
 
@@ -305,7 +306,7 @@ class HuggingFaceSource:
             refs = {
                 ref: sha
                 for ref, sha in self._questions.refs(name, self._pull_requests).items()
-                if _matches(ref, self._settings.refs)
+                if matches(ref, self._settings.refs)
             }
         for sha in dict.fromkeys(refs.values()):
             location = f"{name}@{sha}"
@@ -446,14 +447,6 @@ def build(settings: HuggingFaceRegistrySettings, downloads: Downloads) -> Regist
     connection = HubConnection(settings.url, settings.token, settings.ca_file, settings.timeout)
     source = HuggingFaceSource(settings, connection)
     return RemoteRegistry(settings.name, source, downloads, place=connection.endpoint)
-
-
-def _is_glob(repository: str) -> bool:
-    return any(mark in repository for mark in "*?[")
-
-
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _parts(location: str) -> tuple[str, str]:

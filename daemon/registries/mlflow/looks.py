@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from fnmatch import fnmatchcase
 from typing import TypeVar
 
 from layerwatch.daemon.registries.base import Listing, RegistryReason, RegistryUnavailable
@@ -23,6 +22,7 @@ from layerwatch.daemon.registries.mlflow.records import (
     VersionKey,
     quoted,
 )
+from layerwatch.daemon.registries.patterns import matches
 
 _OVERLAP = timedelta(minutes=5)
 """So much is read again at each look: transactions end late, and the clocks of a server's replicas differ."""
@@ -232,7 +232,7 @@ class MlflowLooks:
             raise error
 
     def _is_watched(self, model: str) -> bool:
-        return any(fnmatchcase(model, pattern) for pattern in self._patterns)
+        return matches(model, self._patterns)
 
 
 def _at_once(action: Callable[[ModelVersion], _Result], rows: Sequence[ModelVersion]) -> list[_Result]:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
-from fnmatch import fnmatchcase
 
 from layerwatch.daemon.registries.base import FoundRef, FoundVersion, Listing
 from layerwatch.daemon.registries.downloads import RemoteFile
@@ -20,6 +19,7 @@ from layerwatch.daemon.registries.mlflow.records import (
     RegisteredModel,
     VersionKey,
 )
+from layerwatch.daemon.registries.patterns import matches
 from layerwatch.daemon.registries.remote import is_weight
 
 LATEST = "latest"
@@ -105,7 +105,7 @@ class MlflowMemory:
 
     def watches(self, ref: str) -> bool:
         """Whether a ref is to be watched."""
-        return any(fnmatchcase(ref, pattern) for pattern in self._patterns)
+        return matches(ref, self._patterns)
 
     def models(self) -> list[str]:
         """The names of the models of which there are versions."""

@@ -13,12 +13,12 @@ weights is no version, unless a ref points at it: that is waited for and listed 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from fnmatch import fnmatchcase
 from functools import lru_cache
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from layerwatch.config.registries.objectstore import ObjectStoreRegistrySettings
@@ -35,7 +35,9 @@ from layerwatch.daemon.registries.base import (
 from layerwatch.daemon.registries.downloads import Downloads, RemoteFile
 from layerwatch.daemon.registries.objectstore.client import Bucket, Overwritten, UnlistableKey
 from layerwatch.daemon.registries.objectstore.look import REFS, Held, Look, identity, visible
+from layerwatch.daemon.registries.patterns import is_glob, matches
 from layerwatch.daemon.registries.remote import RemoteRegistry
+from layerwatch.daemon.registries.settling import Settling, is_quiet
 from layerwatch.daemon.store.ordering import sort_key
 
 if TYPE_CHECKING:
@@ -50,12 +52,8 @@ _TOLD = 10
 """So many names are told where another was asked for."""
 
 _REFS_AT_A_TIME = 4
-_CLOCK_SKEW = timedelta(seconds=60)
-"""So far a store's clock may be behind: only older change times are believed at the first sight."""
 _WAIT_FOR_SHARDS = timedelta(hours=1)
 """So long a set of shards with gaps, or without any weights, is taken for one that is still being uploaded."""
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
-_WILDCARDS = frozenset("*?[")
 
 
 @dataclass(slots=True)
@@ -89,16 +87,14 @@ class ObjectStoreSource:
         self._settings = settings
         self._clock = clock
         self._bucket = Bucket(settings)
-        self._first_seen: dict[str, tuple[str, datetime]] = {}
-        self._published: set[str] = set()
+        self._settling = Settling()
         # Without weights, and listed because refs point at them.
         self._bare: set[str] = set()
         self._ref_texts: dict[str, tuple[str, str | None]] = {}
 
     def recall(self, published: Mapping[str, str]) -> None:
         """What did not change since is complete at once, and what did keeps its refs until it has settled again."""
-        self._published |= published.keys()
-        self._first_seen |= {location: (token, _LONG_AGO) for location, token in published.items()}
+        self._settling.recall(published)
 
     def listing(self, now: datetime, everything: bool) -> Listing:
         """One walk over the keys. All versions are always listed."""
@@ -110,9 +106,8 @@ class ObjectStoreSource:
         for model in models:
             # What was seen of a hundred thousand versions need not be there twice.
             self._sort_out(model, look.models.pop(model), targets.get(model, {}), now, result)
-        kept = result.seen | {one for one in self._known() if _model_of(one) in blind}
-        self._first_seen = {one: value for one, value in self._first_seen.items() if one in kept}
-        self._published &= kept
+        kept = result.seen | {one for one in self._settling.known() if _model_of(one) in blind}
+        self._settling.keep(kept)
         self._bare = result.bare | {one for one in self._bare if _model_of(one) in blind}
         self._ref_texts = {
             key: value for key, value in self._ref_texts.items() if _model_of(key) in look.refs
@@ -276,7 +271,7 @@ class ObjectStoreSource:
     def _roots(self) -> tuple[str, ...]:
         """What is walked: the models one by one where the settings name them all, else everything."""
         patterns = tuple(dict.fromkeys(self._settings.models))
-        if any(_WILDCARDS & set(pattern) or "/" in pattern or not visible(pattern) for pattern in patterns):
+        if any(is_glob(pattern) or "/" in pattern or not visible(pattern) for pattern in patterns):
             return ("",)
         return patterns
 
@@ -285,19 +280,16 @@ class ObjectStoreSource:
 
         @lru_cache(maxsize=4096)
         def watched(model: str) -> bool:
-            return _matches(model, patterns)
+            return matches(model, patterns)
 
         return Look(watched, self._settings.complete_marker)
-
-    def _known(self) -> set[str]:
-        return self._published | self._first_seen.keys()
 
     def _lacks_something(self, look: Look) -> bool:
         """Whether there is nothing, or something that was there at the last look is not."""
         if not look.models:
             return True
         none: dict[str, Held] = {}
-        for location in self._known():
+        for location in self._settling.known():
             model, _, version = location.partition("/")
             if version not in look.models.get(model, none):
                 return True
@@ -318,7 +310,7 @@ class ObjectStoreSource:
         """Model -> watched ref -> version, as the refs' objects say."""
         patterns = self._settings.refs
         targets: dict[str, dict[str, str]] = {}
-        for model, refs in self._ref_contents(look, lambda ref: _matches(ref, patterns)).items():
+        for model, refs in self._ref_contents(look, lambda ref: matches(ref, patterns)).items():
             for ref, (key, text) in refs.items():
                 held = look.models.get(model, {}).get(text or "")
                 if text is None or held is None:
@@ -376,7 +368,7 @@ class ObjectStoreSource:
         complete: list[FoundVersion] = []
         written_again: list[FoundVersion] = []
         unfinished: list[str] = []
-        pointed = {version for ref, version in targets.items() if _matches(ref, self._settings.refs)}
+        pointed = {version for ref, version in targets.items() if matches(ref, self._settings.refs)}
         for version, held in versions.items():
             if not held.weights and version not in pointed:
                 continue
@@ -384,7 +376,7 @@ class ObjectStoreSource:
             result.seen.add(found.location)
             if self._is_complete(found.location, held, now):
                 complete.append(found)
-                self._published.add(found.location)
+                self._settling.publish(found.location)
                 if not held.weights:
                     result.bare.add(found.location)
                     result.remarks.append(
@@ -392,44 +384,35 @@ class ObjectStoreSource:
                     )
                 continue
             unfinished.append(version)
-            if found.location in self._published:
+            if self._settling.was_published(found.location):
                 written_again.append(found)
-        complete.sort(key=_age)
+        complete.sort(key=attrgetter("age"))
         with_weights = [one for one in complete if one.location not in result.bare]
         result.versions.extend(complete)
         result.unfinished.extend((model, name) for name in sorted(unfinished))
         # A version that is written again is still the newest: its refs wait where they are.
-        newest = max([*with_weights, *written_again], key=_age, default=None)
+        newest = max([*with_weights, *written_again], key=attrgetter("age"), default=None)
         if newest is not None:
             targets = {LATEST: newest.version, **targets}
         result.refs.extend(
             FoundRef(model, ref, version)
             for ref, version in sorted(targets.items())
-            if _matches(ref, self._settings.refs)
+            if matches(ref, self._settings.refs)
         )
 
     def _is_complete(self, location: str, held: Held, now: datetime) -> bool:
         """Whether a version of the listing is complete; remembers since when it is as it is."""
         if self._settings.complete_marker is not None:
             return held.marked
-        known = self._first_seen.get(location)
-        fresh = known is None or known[0] != held.token
-        since = now if known is None or fresh else known[1]
-        wait = self._wait_for(held)
-        quiet = now.timestamp() - held.touched
-        allowance = _CLOCK_SKEW if fresh else timedelta()
-        complete = quiet >= (wait + allowance).total_seconds() or now - since >= wait
-        # Once complete it stays so while its weights do, whatever happens to clocks and to what lies beside them.
-        self._first_seen[location] = (held.token, _LONG_AGO if complete else since)
-        return complete
+        return self._settling.is_settled(location, held.token, held.touched, self._wait_for(held), now)
 
     def _looks_complete(self, location: str, held: Held, now: datetime) -> bool:
         """The same for one that no listing need have seen."""
         if self._settings.complete_marker is not None:
             return held.marked
-        if location in self._published and self._first_seen.get(location, ("",))[0] == held.token:
+        if self._settling.was_published_as(location, held.token):
             return True
-        return now.timestamp() - held.touched >= (self._wait_for(held) + _CLOCK_SKEW).total_seconds()
+        return is_quiet(held.touched, self._wait_for(held), now)
 
     def _wait_for(self, held: Held) -> timedelta:
         settle: timedelta = self._settings.settle
@@ -461,16 +444,8 @@ class ObjectStoreSource:
         )
 
 
-def _age(found: FoundVersion) -> tuple[bytes, str]:
-    return sort_key(found.order_key), found.version
-
-
 def _model_of(location: str) -> str:
     return location.partition("/")[0]
-
-
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _shortened(remarks: list[str]) -> tuple[str, ...]:

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -48,8 +47,8 @@ from layerwatch.daemon.registries.oci.manifests import (
 )
 from layerwatch.daemon.registries.oci.requests import Connection, next_query
 from layerwatch.daemon.registries.oci.unpacking import zstd_missing
+from layerwatch.daemon.registries.patterns import is_glob, matches
 from layerwatch.daemon.registries.remote import RemoteRegistry
-from layerwatch.daemon.store.ordering import sort_key
 
 _AT_ONCE = 4
 _PAGE_SIZE = 1000
@@ -240,15 +239,15 @@ class OciSource:
 
     def _repositories(self, remarks: list[str]) -> list[str]:
         patterns = self._settings.repositories
-        named = [pattern for pattern in patterns if not _is_glob(pattern)]
+        named = [pattern for pattern in patterns if not is_glob(pattern)]
         found = set(named)
-        globs = [pattern for pattern in patterns if _is_glob(pattern)]
+        globs = [pattern for pattern in patterns if is_glob(pattern)]
         if globs:
-            found |= {name for name in self._catalogue() if _matches(name, globs)}
+            found |= {name for name in self._catalogue() if matches(name, globs)}
         odd = sorted(name for name in found if not is_repository(name))
         if odd:
             remarks.append(f"{self._settings.url}: left out, no names of repositories: {_some(odd)}")
-        return sorted(name for name in found if is_repository(name) and _matches(name, self._settings.models))
+        return sorted(name for name in found if is_repository(name) and matches(name, self._settings.models))
 
     def _catalogue(self) -> Iterator[str]:
         try:
@@ -325,7 +324,7 @@ class OciSource:
             (repository, tag)
             for repository, all_tags in tags.items()
             for tag in all_tags
-            if _matches(tag, self._settings.refs)
+            if matches(tag, self._settings.refs)
         ]
 
         def look(one: tuple[str, str]) -> tuple[str | None, _Examined | None]:
@@ -396,7 +395,7 @@ class OciSource:
             f"{repository}:{_some(tags)} cannot be read: {reason}"
             for (repository, reason), tags in unread.items()
         )
-        return sorted(versions.values(), key=lambda one: (one.model, *_age(one))), refs
+        return sorted(versions.values(), key=lambda one: (one.model, *one.age)), refs
 
     def _still_there(self, pool: ThreadPoolExecutor, listed: set[str], trouble: _Trouble) -> frozenset[str]:
         """Of what was offered before and has lost its tags, what the registry still holds."""
@@ -498,18 +497,6 @@ def _names(body: bytes, key: str, asked: str) -> list[str]:
         detail = f"{asked}: no list of {key} came: is this the address of a registry?"
         raise RegistryUnavailable(RegistryReason.BAD_RESPONSE, detail) from error
     return [name for name in names if isinstance(name, str)]
-
-
-def _is_glob(pattern: str) -> bool:
-    return any(character in pattern for character in "*?[")
-
-
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _age(found: FoundVersion) -> tuple[bytes, str]:
-    return sort_key(found.order_key), found.version
 
 
 def _some(names: Sequence[str]) -> str:
