@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import signal
@@ -11,7 +10,6 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
@@ -27,32 +25,25 @@ from layerwatch.alerts.dispatcher import Dispatcher
 from layerwatch.alerts.telemetry import AlertTelemetry
 from layerwatch.config.alerts import WebhookReceiverSettings
 from layerwatch.config.composites import COMPOSITES
-from layerwatch.config.errors import ConfigError, ConfigProblem
+from layerwatch.config.errors import ConfigError
 from layerwatch.config.registries import RemoteRegistrySettings
 from layerwatch.config.settings import Settings
-from layerwatch.config.store import check_database_url
 from layerwatch.daemon.alerting import tell_again
 from layerwatch.daemon.composites import follow_composites
 from layerwatch.daemon.health import Heartbeats
+from layerwatch.daemon.hooktaking import HookTaking
 from layerwatch.daemon.lineage.weights import catch_up
 from layerwatch.daemon.live import Live, load_live, settings_that_need_a_restart
 from layerwatch.daemon.manners import Manners
 from layerwatch.daemon.pipeline import Interrupted, Pipeline, PipelineSettings
-from layerwatch.daemon.registries.hooks import (
-    BEARER_KINDS,
-    Deliveries,
-    HookEvent,
-    HookRefused,
-    Seldom,
-    verifier_of,
-)
 from layerwatch.daemon.scan.executor import LocalExecutor
 from layerwatch.daemon.scanning import ScanLoop
 from layerwatch.daemon.snapshot import Snapshot
 from layerwatch.daemon.store import retention, versions
 from layerwatch.daemon.store.alerts import DatabaseOutbox, oldest_undelivered
-from layerwatch.daemon.store.database import Database, database_path
+from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.errors import StoreError
+from layerwatch.daemon.store.onedaemon import AlreadyRunningError, only_daemon
 from layerwatch.daemon.store.records import VersionRecord, VersionState
 from layerwatch.daemon.store.upgrade import upgrade_apart
 from layerwatch.daemon.storelocation import store_url
@@ -108,10 +99,6 @@ _SIGNAL_SEEN_WITHIN = 1.0
 """Seconds."""
 
 
-class AlreadyRunningError(Exception):
-    """Another daemon uses the same store."""
-
-
 def now() -> datetime:
     """The daemon's clock."""
     return datetime.now(UTC)
@@ -134,10 +121,10 @@ class App:
         self._stop = threading.Event()
         # Handlers run inside the thread that may be waiting: of all ways to wake it, only this one is reentrant.
         self._wishes: SimpleQueue[_Wish] = SimpleQueue()
+        self._failure: AlreadyRunningError | None = None
         self._reload_lock = threading.Lock()
         self._hints: dict[str, threading.Event] = {}
-        self._deliveries: dict[str, Deliveries] = {}
-        self._refusals = Seldom(timedelta(minutes=10))
+        self.hooks = HookTaking(lambda: self.live.settings, self.telemetry, now, self.look_now)
         self._looked: dict[str, datetime] = {}
         self._turns = 0
         self._turn_ended = threading.Condition()
@@ -150,6 +137,7 @@ class App:
 
         Raises:
             ConfigError, StoreError, AlreadyRunningError, OSError: when it cannot start.
+            AlreadyRunningError: also when another daemon took the store over.
         """
         with ExitStack() as stack:
             stack.enter_context(self._signals())
@@ -165,10 +153,16 @@ class App:
             self._stop.set()
             _LOGGER.info("stopping")
         _LOGGER.info("stopped")
+        if self._failure is not None:
+            raise self._failure
 
     def stop(self) -> None:
         """Ask the daemon to end; returns at once."""
         self._wishes.put(_Wish.STOP)
+
+    def _end_with(self, failure: AlreadyRunningError) -> None:
+        self._failure = failure
+        self.stop()
 
     def _next_wish(self) -> _Wish:
         """What is wanted next; however often a reload was asked for meanwhile, it is done once."""
@@ -220,47 +214,6 @@ class App:
             self.scheduler.modify_job(f"watch:{registry}", next_run_time=due)
         return True
 
-    def take_hook(self, registry: str, headers: Mapping[str, str], body: bytes) -> HookEvent | None:
-        """Check an event that was sent to a registry's hook, and look where it is one.
-
-        Args:
-            headers: with lower-case names.
-
-        Returns:
-            The event; None when the registry has no secret of its own, and nothing was checked or done.
-
-        Raises:
-            HookRefused: it is not acted upon; counted.
-            SecretError: the registry's secret cannot be read now.
-            KeyError: there is no registry of this name.
-        """
-        settings = next((one for one in self.live.settings.registries if one.name == registry), None)
-        if settings is None:
-            raise KeyError(registry)
-        secret = settings.hook_secret
-        if secret is None and settings.kind in BEARER_KINDS and body:
-            # Such senders tell of reading, too: who looks at each of these events never comes to an end.
-            secret = self.live.settings.server.token
-        if secret is None:
-            return None
-        results = self.telemetry.hook_events
-        event = None
-        try:
-            event = verifier_of(settings.kind)(secret.reveal(), headers, body, now())
-            if event.delivery_id is not None:
-                self._deliveries.setdefault(registry, Deliveries()).require_new(event.delivery_id, now())
-        except HookRefused as refused:
-            results.labels(registry, refused.reason.value).inc()
-            if event is not None and event.insistent:
-                return replace(event, relevant=False)
-            if self._refusals.is_news(f"{registry} {refused.reason}", now()):
-                _LOGGER.warning("hook of registry %s: %s; more of these are counted only", registry, refused)
-            raise
-        results.labels(registry, "accepted" if event.relevant else "ignored").inc()
-        if event.relevant:
-            self.look_now(registry)
-        return event
-
     def not_ready(self) -> list[str]:
         """Why the daemon is not ready to be asked; empty when it is."""
         waiting = []
@@ -274,9 +227,10 @@ class App:
     def _setup(self, stack: ExitStack) -> None:
         settings = self.live.settings
         url = store_url(settings, self._config)
-        stack.enter_context(_only_one(url))
+        hold = stack.enter_context(only_daemon(url))
         self.database = Database.open(url, upgrade_apart)
         stack.callback(_step, "close the store", self.database.close)
+        stack.enter_context(hold.kept(self.database, self._end_with))
         with self.database.write() as connection:
             interrupted = versions.reset_interrupted(connection)
         if interrupted:
@@ -635,29 +589,3 @@ def _step(name: str, action: Callable[..., object], **arguments: object) -> None
         action(**arguments)
     except Exception:
         _LOGGER.exception("shutdown step failed: %s", name)
-
-
-@contextmanager
-def _only_one(store_url: str) -> Iterator[None]:
-    """Hold the store's lock file: two daemons on one store would undo each other's claims.
-
-    Raises:
-        ConfigError, StoreError: the URL, perhaps read only now from a variable or a file, names no SQLite file.
-        AlreadyRunningError: another daemon holds it.
-    """
-    try:
-        check_database_url(store_url)
-    except ValueError as error:
-        raise ConfigError([ConfigProblem("store.url", None, str(error))]) from None
-    database = database_path(store_url)
-    path = database.with_name(f"{database.name}.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise AlreadyRunningError(
-                f"another layerwatch daemon uses this store ({path} is locked): stop it, or give this one its own "
-                "store.url"
-            ) from None
-        yield

@@ -26,13 +26,15 @@ _STORES = ("s3", "gs", "az")
 SCHEMES = ("mlflow", "hf", "oci", *_STORES)
 """What an address may begin with; everything else is a path."""
 
-_MLFLOW = (
-    "MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD, MLFLOW_TRACKING_TOKEN, "
-    "MLFLOW_TRACKING_SERVER_CERT_PATH"
-)
-_HUB = "HF_ENDPOINT, HF_TOKEN"
-_OCI = "OCI_USERNAME, OCI_PASSWORD"
-_STORE = "AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the provider's other variables"
+_VARIABLES = {
+    "mlflow": "MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD, MLFLOW_TRACKING_TOKEN, "
+    "MLFLOW_TRACKING_SERVER_CERT_PATH",
+    "huggingface": "HF_ENDPOINT, HF_TOKEN",
+    "oci": "OCI_USERNAME, OCI_PASSWORD",
+    "objectstore": "AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the provider's other "
+    "variables",
+}
+"""Where the settings of each kind come from on the command line."""
 
 _SETTINGS: TypeAdapter[RegistrySettings] = TypeAdapter(RegistrySettings)
 
@@ -50,14 +52,17 @@ class Address:
         model: name in the registry.
         reference: a ref, a number, a digest; None for the newest version.
         settings: of a registry that holds it.
-        variables: of the environment that settings came from.
     """
 
     text: str
     model: str
     reference: str | None
     settings: RegistrySettings
-    variables: str
+
+    @property
+    def variables(self) -> str:
+        """The variables of the environment that settings came from."""
+        return _VARIABLES[self.settings.kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +126,7 @@ def _in_mlflow(text: str, rest: str, environ: Mapping[str, str]) -> Address:
         "token": environ.get("MLFLOW_TRACKING_TOKEN"),
         "ca_file": environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH"),
     }
-    return Address(text, name, reference, _settings(text, "mlflow", settings), _MLFLOW)
+    return Address(text, name, reference, _settings(text, "mlflow", settings))
 
 
 def _in_hub(text: str, rest: str, environ: Mapping[str, str]) -> Address:
@@ -133,7 +138,7 @@ def _in_hub(text: str, rest: str, environ: Mapping[str, str]) -> Address:
         "url": environ.get("HF_ENDPOINT"),
         "token": environ.get("HF_TOKEN"),
     }
-    return Address(text, name, revision or None, _settings(text, "huggingface", settings), _HUB)
+    return Address(text, name, revision or None, _settings(text, "huggingface", settings))
 
 
 def _in_oci(text: str, rest: str, environ: Mapping[str, str]) -> Address:
@@ -151,7 +156,7 @@ def _in_oci(text: str, rest: str, environ: Mapping[str, str]) -> Address:
         "username": environ.get("OCI_USERNAME"),
         "password": environ.get("OCI_PASSWORD"),
     }
-    return Address(text, name, reference, _settings(text, "oci", settings), _OCI)
+    return Address(text, name, reference, _settings(text, "oci", settings))
 
 
 def _in_object_store(text: str, scheme: str, rest: str, environ: Mapping[str, str]) -> Address:
@@ -163,7 +168,7 @@ def _in_object_store(text: str, scheme: str, rest: str, environ: Mapping[str, st
     if scheme == "s3":
         settings["endpoint"] = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
         settings["region"] = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
-    return Address(text, model, version, _settings(text, "objectstore", settings), _STORE)
+    return Address(text, model, version, _settings(text, "objectstore", settings))
 
 
 def _settings(text: str, kind: str, values: Mapping[str, Any]) -> RegistrySettings:
@@ -173,8 +178,8 @@ def _settings(text: str, kind: str, values: Mapping[str, Any]) -> RegistrySettin
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, first["loc"][1:]))
-        variables = {"mlflow": _MLFLOW, "huggingface": _HUB, "oci": _OCI}.get(kind, _STORE)
-        raise AddressError(f"{text}: {where}: {first['msg']} (from the address, or {variables})") from None
+        told = f"{text}: {where}: {first['msg']} (from the address, or {_VARIABLES[kind]})"
+        raise AddressError(told) from None
 
 
 def _is_loopback(host: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,21 +65,18 @@ def _fetched(address: Address, settings: Settings) -> Iterator[OpenedModel]:
     from layerwatch.metrics.errors import UnreadableError
 
     downloads = Downloads(settings.downloads.path or _cache_folder(), settings.downloads.size_limit)
-    entering = opened(address, downloads)
-    try:
-        found = entering.__enter__()
-    except RegistryUnavailable as error:
-        typer.echo(printable(f"{address.text}: {error}"), err=True)
-        typer.echo(f"On the command line these settings come from {address.variables}.", err=True)
-        raise typer.Exit(_code_of(error)) from None
-    except UnreadableError as error:
-        typer.echo(printable(f"{address.text}: {error}"), err=True)
-        raise typer.Exit(CANNOT_EXAMINE) from None
-    typer.echo(printable(f"{address.text} is {found.name} {found.version}"), err=True)
-    try:
+    with ExitStack() as stack:
+        try:
+            found = stack.enter_context(opened(address, downloads))
+        except RegistryUnavailable as error:
+            typer.echo(printable(f"{address.text}: {error}"), err=True)
+            typer.echo(f"On the command line these settings come from {address.variables}.", err=True)
+            raise typer.Exit(_code_of(error)) from None
+        except UnreadableError as error:
+            typer.echo(printable(f"{address.text}: {error}"), err=True)
+            raise typer.Exit(CANNOT_EXAMINE) from None
+        typer.echo(printable(f"{address.text} is {found.name} {found.version}"), err=True)
         yield found
-    finally:
-        entering.__exit__(None, None, None)
 
 
 def named(report: Report, model: GivenModel, baseline: GivenModel | None) -> Report:

@@ -67,10 +67,16 @@ def verifier_of(kind: str) -> VerifyHook:
     return verify
 
 
-def require_bearer(secret: str, headers: Mapping[str, str]) -> None:
-    """Raise HookRefused unless the ``Authorization`` header carries the secret as a bearer token."""
-    given = headers.get("authorization", "")
-    if not hmac.compare_digest(given.encode(errors="replace"), f"Bearer {secret}".encode()):
+def require_bearer(secret: str, headers: Mapping[str, str], bare: bool = False) -> None:
+    """Raise HookRefused unless the ``Authorization`` header carries the secret as a bearer token.
+
+    Args:
+        bare: the secret alone, without the word "Bearer", will do as well.
+    """
+    given = headers.get("authorization", "").encode(errors="replace")
+    is_bearer = hmac.compare_digest(given, f"Bearer {secret}".encode())
+    is_bare = hmac.compare_digest(given, secret.encode()) and bare
+    if not (is_bearer or is_bare):
         raise HookRefused(
             HookReason.FORGED, "the header Authorization does not carry the registry's hook_secret"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import io
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -67,6 +67,17 @@ def arriving(response: requests.Response) -> Iterator[bytes]:
         raise requests.exceptions.ReadTimeout(error) from error
     except TlsError as error:
         raise requests.exceptions.SSLError(error) from error
+
+
+def part_of(blocks: Iterable[bytes], position: int, begin: int, end: int) -> Iterator[bytes]:
+    """Bytes ``begin`` to ``end`` of a file whose blocks arrive from ``position`` on; ends with the last one wanted."""
+    for block in blocks:
+        wanted = block[max(0, begin - position) : max(0, end - position)]
+        position += len(block)
+        if wanted:
+            yield wanted
+        if position >= end:
+            return
 
 
 def cutting(response: requests.Response) -> Callable[[], None]:

@@ -220,7 +220,7 @@ def _hook(
 ) -> bool:
     """Whether a look follows; raises HTTPException. Without a secret of its own a hook takes the server's token."""
     try:
-        event = app.take_hook(registry, headers, body)
+        event = app.hooks.take(registry, headers, body)
     except HookRefused as refused:
         status = 400 if refused.reason is HookReason.MALFORMED else 401
         raise HTTPException(status, refused.detail) from None

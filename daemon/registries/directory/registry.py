@@ -44,7 +44,7 @@ from layerwatch.daemon.registries.lineagefile import (
     parse_lineage,
     parse_mergekit,
 )
-from layerwatch.daemon.registries.patterns import matches
+from layerwatch.daemon.registries.patterns import is_visible, matches
 from layerwatch.daemon.registries.settling import Settling, is_quiet
 from layerwatch.metrics.errors import UnreadableError
 from layerwatch.metrics.manifest import WEIGHT_SUFFIXES, Manifest, build_manifest, weight_files
@@ -52,7 +52,6 @@ from layerwatch.metrics.manifest import WEIGHT_SUFFIXES, Manifest, build_manifes
 LATEST = "latest"
 _LINEAGE_LIMIT = 64 * 1024
 _DECLARATION_LIMIT = 2**20
-_INVISIBLE_SUFFIXES = (".tmp", ".partial", "~")
 _SHARD = re.compile(r".*(-\d{5,6}-of-\d{5,6}\.\w+|\.index\.json)", re.ASCII | re.DOTALL)
 
 
@@ -318,7 +317,7 @@ def _visible(folder: Path, remarks: list[str]) -> list[Path]:
     """The entries of a folder that count, sorted by name."""
     found = []
     for entry in sorted(folder.iterdir()):
-        if entry.name.startswith(".") or entry.name.endswith(_INVISIBLE_SUFFIXES):
+        if not is_visible(entry.name):
             continue
         try:
             entry.name.encode()

@@ -25,7 +25,7 @@ from layerwatch.config.registries import MlflowRegistrySettings
 from layerwatch.config.secrets import SecretError
 from layerwatch.daemon.registries.base import RegistryReason, RegistryUnavailable
 from layerwatch.daemon.registries.pace import Deadline, paced
-from layerwatch.daemon.registries.sessions import BoundedSession, arriving, cutting
+from layerwatch.daemon.registries.sessions import BoundedSession, arriving, cutting, part_of
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 
 _LARGEST_ANSWER = 64 * 2**20
@@ -110,13 +110,7 @@ class MlflowServer:
             position = _begin_of(response, asked, begin)
             try:
                 blocks = paced(arriving(response), asked, self._settings.timeout, cutting(response))
-                for block in blocks:
-                    wanted = block[max(0, begin - position) : max(0, end - position)]
-                    position += len(block)
-                    if wanted:
-                        yield wanted
-                    if position >= end:
-                        return
+                yield from part_of(blocks, position, begin, end)
             except (requests.RequestException, OSError) as error:
                 raise self._failed(asked, error) from error
 

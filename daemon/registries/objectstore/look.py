@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from layerwatch.daemon.registries.patterns import is_visible
 from layerwatch.daemon.registries.remote import is_weight
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
 
 REFS = ".refs"
-_INVISIBLE_SUFFIXES = (".tmp", ".partial", "~")
 _SHARD = re.compile(r"(.*)-(\d{5,6})-of-(\d{5,6})(\.\w+)", re.ASCII | re.DOTALL)
 _DIGEST_BYTES = 16
 _MODULUS = 2 ** (8 * _DIGEST_BYTES)
@@ -92,15 +92,15 @@ class Look:
         """Look at one object."""
         key = meta["path"]
         model, _, rest = key.partition("/")
-        if not rest or not visible(model) or not self.watched(model):
+        if not rest or not is_visible(model) or not self.watched(model):
             return
         versions = self.models.setdefault(model, {})
         version, _, path = rest.partition("/")
         if version == REFS:
-            if visible(path) and "/" not in path:
+            if is_visible(path) and "/" not in path:
                 self.refs.setdefault(model, {})[path] = (identity(meta), meta["size"])
             return
-        if not visible(version):
+        if not is_visible(version):
             return
         if not path:
             if is_weight(version):
@@ -119,8 +119,3 @@ class Look:
 def identity(meta: ObjectMeta) -> str:
     """What changes when an object is written again. The version is left out: not every answer tells it."""
     return meta["e_tag"] or meta["version"] or meta["last_modified"].isoformat()
-
-
-def visible(name: str) -> bool:
-    """Whether a model, a version or a ref of this name counts."""
-    return bool(name) and not name.startswith(".") and not name.endswith(_INVISIBLE_SUFFIXES)

@@ -34,8 +34,8 @@ from layerwatch.daemon.registries.base import (
 )
 from layerwatch.daemon.registries.downloads import Downloads, RemoteFile
 from layerwatch.daemon.registries.objectstore.client import Bucket, Overwritten, UnlistableKey
-from layerwatch.daemon.registries.objectstore.look import REFS, Held, Look, identity, visible
-from layerwatch.daemon.registries.patterns import is_glob, matches
+from layerwatch.daemon.registries.objectstore.look import REFS, Held, Look, identity
+from layerwatch.daemon.registries.patterns import is_glob, is_visible, matches
 from layerwatch.daemon.registries.remote import RemoteRegistry
 from layerwatch.daemon.registries.settling import Settling, is_quiet
 from layerwatch.daemon.store.ordering import sort_key
@@ -175,7 +175,7 @@ class ObjectStoreSource:
     def resolve(self, model: str, reference: str | None) -> FoundVersion:
         """A version by its name, by a ref, or the newest complete one."""
         where = f"{self._bucket.where}/{model}"
-        if not visible(model) or "/" in model:
+        if not is_visible(model) or "/" in model:
             raise RegistryUnavailable(
                 RegistryReason.NOT_FOUND, f"{model!r} cannot be a model's name: it is one folder"
             )
@@ -244,7 +244,7 @@ class ObjectStoreSource:
         whole = self._new_look()
         for model in models:
             look = self._new_look()
-            if not visible(model) or not look.watched(model):
+            if not is_visible(model) or not look.watched(model):
                 continue
             try:
                 self._walk(model, look)
@@ -271,7 +271,7 @@ class ObjectStoreSource:
     def _roots(self) -> tuple[str, ...]:
         """What is walked: the models one by one where the settings name them all, else everything."""
         patterns = tuple(dict.fromkeys(self._settings.models))
-        if any(is_glob(pattern) or "/" in pattern or not visible(pattern) for pattern in patterns):
+        if any(is_glob(pattern) or "/" in pattern or not is_visible(pattern) for pattern in patterns):
             return ("",)
         return patterns
 

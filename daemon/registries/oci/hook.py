@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from layerwatch.daemon.registries.hooks import HookEvent, HookReason, HookRefused
+from layerwatch.daemon.registries.hooks import HookEvent, HookReason, HookRefused, require_bearer
 
 _MOST_EVENTS = 1000
 _BLOB = "application/octet-stream"
@@ -29,7 +28,7 @@ def verify_hook(secret: str, headers: Mapping[str, str], body: bytes, now: datet
     Raises:
         HookRefused: FORGED without the secret, MALFORMED when it is neither of the two.
     """
-    _require_secret(secret, headers)
+    require_bearer(secret, headers, bare=True)
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -73,16 +72,6 @@ def _harbor(document: dict[str, Any], body: bytes) -> HookEvent:
     model = repository.get("repo_full_name") if isinstance(repository, dict) else None
     named = model if isinstance(model, str) else None
     return HookEvent(_short(body), named, kind in _HARBOR_CHANGES, insistent=True)
-
-
-def _require_secret(secret: str, headers: Mapping[str, str]) -> None:
-    given = headers.get("authorization", "").encode(errors="replace")
-    bearer = hmac.compare_digest(given, f"Bearer {secret}".encode())
-    bare = hmac.compare_digest(given, secret.encode())
-    if not (bearer or bare):
-        raise HookRefused(
-            HookReason.FORGED, "the header Authorization does not carry the registry's hook_secret"
-        )
 
 
 def _short(data: bytes) -> str:

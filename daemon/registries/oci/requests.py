@@ -22,7 +22,7 @@ from layerwatch.daemon.registries.oci.answers import (
 )
 from layerwatch.daemon.registries.oci.signin import SCOPE, Session, SignIn
 from layerwatch.daemon.registries.pace import Deadline, paced
-from layerwatch.daemon.registries.sessions import arriving, cutting
+from layerwatch.daemon.registries.sessions import arriving, cutting, part_of
 
 
 class _Oras(OrasRegistry):  # type: ignore[misc]
@@ -86,13 +86,7 @@ class Connection:
                 blocks = paced(
                     arriving(response), f"GET {address}", self._settings.timeout, cutting(response)
                 )
-                for block in blocks:
-                    piece = block[max(0, begin - position) : max(0, end - position)]
-                    position += len(block)
-                    if piece:
-                        yield piece
-                    if position >= end:
-                        return
+                yield from part_of(blocks, position, begin, end)
             except OSError as error:
                 raise explain(error, "GET", address, self._settings) from error
 
