@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
-from prometheus_client import CollectorRegistry, disable_created_metrics
+from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
 from sqlalchemy import Connection
 
 from layerwatch.alerts.dispatcher import Dispatcher
@@ -38,16 +38,17 @@ from layerwatch.daemon.manners import Manners
 from layerwatch.daemon.pipeline import Interrupted, Pipeline, PipelineSettings
 from layerwatch.daemon.scan.executor import LocalExecutor
 from layerwatch.daemon.scanning import ScanLoop
-from layerwatch.daemon.snapshot import Snapshot
+from layerwatch.daemon.snapshot import Snapshot, duplicate_series
 from layerwatch.daemon.store import retention, versions
 from layerwatch.daemon.store.alerts import DatabaseOutbox, oldest_undelivered
 from layerwatch.daemon.store.database import Database
-from layerwatch.daemon.store.errors import StoreError
-from layerwatch.daemon.store.onedaemon import AlreadyRunningError, only_daemon
+from layerwatch.daemon.store.errors import AlreadyRunningError, StoreError
+from layerwatch.daemon.store.exporting import oldest_waiting
+from layerwatch.daemon.store.onedaemon import only_daemon
 from layerwatch.daemon.store.records import VersionRecord, VersionState
 from layerwatch.daemon.store.upgrade import upgrade_apart
 from layerwatch.daemon.storelocation import store_url
-from layerwatch.daemon.telemetry import DaemonTelemetry
+from layerwatch.daemon.telemetry import DaemonTelemetry, LoopCollector
 from layerwatch.daemon.watcher import Watcher, forget_registry, known_registries
 from layerwatch.daemon.web.server import WebServer
 
@@ -116,6 +117,7 @@ class App:
         self.telemetry = DaemonTelemetry(self.metrics)
         self.alert_telemetry = AlertTelemetry(self.metrics)
         self.heartbeats = Heartbeats(now)
+        self.metrics.register(LoopCollector(self.heartbeats))
         self.watchers: dict[str, Watcher] = {}
         self.loops: list[ScanLoop] = []
         self._stop = threading.Event()
@@ -194,6 +196,7 @@ class App:
             self._init_counters()
             self.heartbeats.expect("dispatch", _dispatch_limit(new.settings))
             self.snapshot.max_series_per_model = new.settings.server.max_series_per_model
+            self.snapshot.external_url = new.settings.server.external_url
             self._forget_other_registries()
             if set(new.policy.receivers) - set(old.policy.receivers):
                 with self.database.write() as connection:
@@ -235,8 +238,13 @@ class App:
             interrupted = versions.reset_interrupted(connection)
         if interrupted:
             _LOGGER.info("%d scans were interrupted and wait again", interrupted)
-        self.snapshot = Snapshot(self.database, settings.server.max_series_per_model)
+        server = settings.server
+        self.snapshot = Snapshot(self.database, server.max_series_per_model, server.external_url)
+        self.telemetry.exposition_series.set_function(lambda: self.snapshot.exposition.series)
+        self.telemetry.exposition_bytes.set_function(lambda: len(self.snapshot.text))
+        self.telemetry.exposition_render_seconds.set_function(lambda: self.snapshot.render_seconds)
         self._forget_other_registries()
+        self._check_exposition()
         outbox = DatabaseOutbox(self.database)
         self.dispatcher = Dispatcher(outbox, self.live.receivers, self.alert_telemetry, now)
         self._init_counters()
@@ -333,6 +341,16 @@ class App:
         except StoreError as error:
             _LOGGER.error("registries that are no longer configured are not forgotten yet: %s", error)
 
+    def _check_exposition(self) -> None:
+        """Look for series that occur twice: Prometheus would refuse every scrape as a whole."""
+        repeated = duplicate_series(self.snapshot.exposition.followed_by(generate_latest(self.metrics)))
+        if repeated:
+            _LOGGER.error(
+                "%d series are exported twice, which Prometheus refuses; please report it: %s",
+                len(repeated), ", ".join(repeated[:5]),
+            )  # fmt: skip
+            self.telemetry.cycle_errors.labels("exposition").inc()
+
     def _follow_composites(self) -> str:
         """Bring the composites up to date; also for what is told again, and for what people accepted meanwhile."""
         live = self.live
@@ -381,6 +399,7 @@ class App:
             else Manners(),
         )
         self.watchers[name] = watcher
+        self.telemetry.poll_interval.labels(name).set(settings.poll.total_seconds())
         looking = threading.Lock()
         hint = self._hints[name] = threading.Event()
         reconcile_wanted = threading.Event()
@@ -471,7 +490,8 @@ class App:
             try:
                 if beats():
                     self._beat_unless_stopping(loop)
-                sentence = cycle()
+                with self.telemetry.cycle_duration.labels(kind).time():
+                    sentence = cycle()
                 _LOGGER.debug("%s", sentence)
             except Interrupted:
                 return
@@ -515,8 +535,10 @@ class App:
         with self.database.read() as connection:
             oldest = oldest_undelivered(connection)
             waiting = versions.counts_by_state(connection).get(VersionState.PENDING, 0)
+            waiting_since = oldest_waiting(connection)
         self.telemetry.outbox_oldest_age.set((now() - oldest).total_seconds() if oldest else 0)
         self.telemetry.queue.set(waiting)
+        self.telemetry.queue_oldest.value = None if waiting_since is None else waiting_since.timestamp()
         return sentence
 
     def _retain(self) -> str:

@@ -23,6 +23,19 @@ class LateLoop:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """When a loop was last known to be alive.
+
+    Attributes:
+        limit: it is late when it is silent for longer.
+    """
+
+    loop: str
+    last: datetime
+    limit: timedelta
+
+
 class Heartbeats:
     """When each loop was last known to be alive. Used by every thread."""
 
@@ -51,6 +64,14 @@ class Heartbeats:
     def late(self) -> list[LateLoop]:
         """Loops over their limit, by name; empty means healthy."""
         now = self._clock()
+        return [
+            LateLoop(beat.loop, now - beat.last, beat.limit)
+            for beat in self.beats()
+            if now - beat.last > beat.limit
+        ]
+
+    def beats(self) -> list[Beat]:
+        """The last beat of every loop, by name."""
         with self._lock:
             loops = sorted(self._loops.items())
-        return [LateLoop(name, now - last, limit) for name, (last, limit) in loops if now - last > limit]
+        return [Beat(name, last, limit) for name, (last, limit) in loops]

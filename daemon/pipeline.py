@@ -39,6 +39,8 @@ from layerwatch.metrics.report import BaselinePart, ModelPart, Report, build_rep
 __all__ = ["Interrupted", "Pipeline", "PipelineSettings", "describe"]
 
 _LOGGER = logging.getLogger(__name__)
+_LONGEST_EXEMPLAR = 128
+"""Characters of all names and values of its labels together (OpenMetrics 1.0, "Exemplars")."""
 _FIRST_RETRY = timedelta(seconds=5)
 _LONGEST_RETRY = timedelta(minutes=10)
 _PATIENCE = 10
@@ -120,7 +122,7 @@ class Pipeline:
             # Whatever it was, the version must not stay claimed; and it waits, so that others get their turn.
             self._put_back(version, self._clock() + _delay(version))
             raise
-        self._telemetry.scan_duration.observe(time.monotonic() - began)
+        self._telemetry.scan_duration.observe(time.monotonic() - began, _exemplar(version))
         return f"{version.key.registry}/{version.key.model}/{version.key.version}: {sentence}"
 
     def _examine(self, version: VersionRecord) -> str:
@@ -238,6 +240,8 @@ class Pipeline:
             record_kin(connection, version, kin, now)
             accept_if_passing(connection, version, judgement.verdict, against_name, settings.baselines, now)
             self._judged(connection, version, now)
+        if in_place is not None:
+            self._telemetry.content_changes.labels(version.key.registry).inc()
         return judgement
 
     def _choice(self, version: VersionRecord) -> BaselineChoice | None:
@@ -341,3 +345,10 @@ def _model_part(version: VersionRecord, content: ContentRecord | None) -> ModelP
         format=content.format if content else None,
         size_bytes=content.size_bytes if content else None,
     )
+
+
+def _exemplar(version: VersionRecord) -> dict[str, str] | None:
+    """Which version a slow scan was about; None where its names are longer than OpenMetrics allows."""
+    labels = {"registry": version.key.registry, "model": version.key.model, "version": version.key.version}
+    length = sum(len(name) + len(value) for name, value in labels.items())
+    return labels if length <= _LONGEST_EXEMPLAR else None

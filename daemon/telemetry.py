@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 from layerwatch import __version__
+from layerwatch.daemon.health import Heartbeats
 from layerwatch.daemon.registries.base import RegistryReason
 from layerwatch.daemon.registries.hooks import HookReason
 from layerwatch.metrics.errors import UnreadableReason
@@ -18,6 +21,48 @@ HOOK_RESULTS = ("accepted", "ignored", *(reason.value for reason in HookReason))
 """What may become of an event."""
 
 _SCAN_BUCKETS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
+_CYCLE_BUCKETS = (0.1, 1, 10, 60, 600)
+
+
+class OptionalGauge(Collector):
+    """A gauge that is absent at times.
+
+    Attributes:
+        value: None when it is.
+    """
+
+    def __init__(self, name: str, documentation: str) -> None:
+        self._name = name
+        self._documentation = documentation
+        self.value: float | None = None
+
+    def collect(self) -> Iterator[Metric]:
+        """The family, with one sample or none."""
+        yield GaugeMetricFamily(self._name, self._documentation, value=self.value)
+
+
+class LoopCollector(Collector):
+    """When each loop was last known to be alive, and for how long it may be silent."""
+
+    def __init__(self, heartbeats: Heartbeats) -> None:
+        self._heartbeats = heartbeats
+
+    def collect(self) -> Iterator[Metric]:
+        """Two families, one sample per loop."""
+        beats = GaugeMetricFamily(
+            "layerwatch_loop_last_beat_timestamp_seconds",
+            "When the loop was last known to be alive.",
+            labels=["loop"],
+        )
+        limits = GaugeMetricFamily(
+            "layerwatch_loop_limit_seconds",
+            "The loop is stuck when it is silent for longer.",
+            labels=["loop"],
+        )
+        for beat in self._heartbeats.beats():
+            beats.add_metric([beat.loop], beat.last.timestamp())
+            limits.add_metric([beat.loop], beat.limit.total_seconds())
+        yield from (beats, limits)
 
 
 class DaemonTelemetry:
@@ -73,6 +118,18 @@ class DaemonTelemetry:
             ["registry", "reason"],
             registry=registry,
         )
+        self.poll_interval = Gauge(
+            "layerwatch_registry_poll_interval_seconds",
+            "Configured time between two looks at the registry.",
+            ["registry"],
+            registry=registry,
+        )
+        self.content_changes = Counter(
+            "layerwatch_content_changes_total",
+            "Versions that were examined again because their bytes changed under an unchanged name.",
+            ["registry"],
+            registry=registry,
+        )
         self.registry_failures = Counter(
             "layerwatch_registry_failures_total",
             "Attempts to list the registry, or to hash a known version of it again, that failed, by reason.",
@@ -82,6 +139,11 @@ class DaemonTelemetry:
         self.queue = Gauge(
             "layerwatch_scan_queue_length", "Versions waiting for their scan.", registry=registry
         )
+        self.queue_oldest = OptionalGauge(
+            "layerwatch_scan_queue_oldest_timestamp_seconds",
+            "When the version that waits longest for its scan was found; absent when none waits.",
+        )
+        registry.register(self.queue_oldest)
         self.outbox_oldest_age = Gauge(
             "layerwatch_outbox_oldest_age_seconds",
             "Age of the oldest event that is neither delivered nor given up, 0 when there is none.",
@@ -103,6 +165,26 @@ class DaemonTelemetry:
             ["loop"],
             registry=registry,
         )
+        self.cycle_duration = Histogram(
+            "layerwatch_cycle_duration_seconds",
+            "Time that one turn of a loop took.",
+            ["loop"],
+            buckets=_CYCLE_BUCKETS,
+            registry=registry,
+        )
+        self.exposition_series = Gauge(
+            "layerwatch_exposition_series", "Series about models that are exported.", registry=registry
+        )
+        self.exposition_bytes = Gauge(
+            "layerwatch_exposition_bytes",
+            "Size of the gauges about models, not compressed.",
+            registry=registry,
+        )
+        self.exposition_render_seconds = Gauge(
+            "layerwatch_exposition_render_seconds",
+            "Time that the last rendering of the gauges about models took.",
+            registry=registry,
+        )
         for reason in UnreadableReason:
             self.scan_failures.labels(reason.value)
 
@@ -112,6 +194,7 @@ class DaemonTelemetry:
             self.registry_up.labels(name)
             self.registry_misconfigured.labels(name)
             self.last_success.labels(name)
+            self.content_changes.labels(name)
             for reason in RegistryReason:
                 self.registry_failures.labels(name, reason.value)
                 self.verdict_write_failures.labels(name, reason.value)
@@ -125,6 +208,8 @@ class DaemonTelemetry:
         self.registry_up.remove(name)
         self.registry_misconfigured.remove(name)
         self.last_success.remove(name)
+        self.poll_interval.remove(name)
+        self.content_changes.remove(name)
         for reason in RegistryReason:
             self.registry_failures.remove(name, reason.value)
             self.verdict_write_failures.remove(name, reason.value)

@@ -24,7 +24,7 @@ _STACKED = re.compile(
 _ROUTER = re.compile(
     r"(^|[._])(router([._].*)?|(moe|mlp|ffn|block_sparse_moe|feed_forward)\.gate|ffn_gate_inp)$"
 )
-_FEWEST = 4
+FEWEST = 4
 """With fewer siblings, "the others" say little."""
 
 
@@ -69,6 +69,15 @@ class ExpertGroup:
 _Load = Callable[[LayerEntry], tuple[Measurement | None, Measurement | None]]
 
 
+def sibling(layer: str) -> tuple[str, int] | None:
+    """What an expert's name has in common with its siblings' (a ``*`` in place of its number), and the number.
+
+    None for a layer that is no expert, or holds several of them.
+    """
+    found = _SIBLING.match(layer)
+    return None if found is None else (f"{found['before']}*{found['after'] or ''}", int(found["number"]))
+
+
 def expert_groups(
     entries: Iterable[LayerEntry],
     baseline: Mapping[str, LayerEntry],
@@ -96,10 +105,9 @@ def expert_groups(
     for entry in entries:
         if len(entry.shape) < 2 or not entry.digest:
             continue
-        found = _SIBLING.match(entry.name)
-        if found:
-            name = f"{found['before']}*{found['after'] or ''}"
-            siblings.setdefault(name, {})[int(found["number"])] = entry
+        member = sibling(entry.name)
+        if member is not None:
+            siblings.setdefault(member[0], {})[member[1]] = entry
         elif (len(entry.shape) == 3 and _STACKED.search(entry.name)) or _ROUTER.search(entry.name):
             rows = _rows(entry, load)
             if rows is not None:
@@ -112,12 +120,12 @@ def expert_groups(
 
 
 def _siblings(name: str, members: dict[int, LayerEntry], load: _Load) -> ExpertGroup | None:
-    if len(members) < _FEWEST or len({entry.shape for entry in members.values()}) > 1:
+    if len(members) < FEWEST or len({entry.shape for entry in members.values()}) > 1:
         return None
     numbers = sorted(members)
     pairs = [load(members[number]) for number in numbers]
     known = [(number, new, old) for number, (new, old) in zip(numbers, pairs, strict=True) if new is not None]
-    if len(known) < _FEWEST:
+    if len(known) < FEWEST:
         return None
     twins = _twins([new for _, new, _ in known])
     before = _twins([old for _, _, old in known if old is not None])
@@ -173,7 +181,7 @@ def _rows(entry: LayerEntry, load: _Load) -> ExpertGroup | None:
     new, old = load(entry)
     is_router = len(entry.shape) == 2
     count = entry.shape[0]
-    if new is None or new.row_norms is None or count < _FEWEST or len(new.row_norms) != count:
+    if new is None or new.row_norms is None or count < FEWEST or len(new.row_norms) != count:
         return None
     norms0 = None if old is None or old.row_norms is None else old.row_norms.astype(np.float64)
     return ExpertGroup(

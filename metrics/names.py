@@ -21,6 +21,16 @@ MODEL_VERDICT = (
     "layerwatch_model_verdict",
     "Verdict of the version that the ref points at: 0 pass, 1 warn, 2 fail, 3 undecided.",
 )
+MODEL_JUDGED = (
+    "layerwatch_model_judged_timestamp_seconds",
+    "When the version that the ref points at was judged.",
+)
+MODEL_REPORT = ("layerwatch_model_report_info", "Where the report of what the ref points at is, always 1.")
+EXPERTS_ALPHA = (
+    "layerwatch_experts_alpha",
+    "Quantiles of alpha over the experts of one layer, whose number is a * in its name.",
+)
+EXPERTS = ("layerwatch_experts", "Experts of the layer by status.")
 MODEL_INFO = ("layerwatch_model_info", "What the ref points at, always 1.")
 SERIES_DROPPED = (
     "layerwatch_series_dropped",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import Depends, FastAPI, Header, HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
-from prometheus_client import generate_latest
+from prometheus_client.exposition import choose_encoder, gzip_accepted
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as AnyHTTPException
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 RowNumber = Annotated[int, Path(ge=1, le=2**63 - 1)]
 _LARGEST_EVENT = 2**20
-METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _INDEX = """\
 layerwatch {version}
@@ -67,10 +66,21 @@ def build_application(app: App) -> FastAPI:
     def index() -> str:
         return _INDEX.format(version=__version__)
 
-    @api.get("/metrics", response_class=Response, summary="Prometheus text format 0.0.4")
-    def metrics() -> Response:
+    @api.get(
+        "/metrics",
+        response_class=Response,
+        summary="Prometheus text format 0.0.4, or OpenMetrics where asked for",
+    )
+    def metrics(
+        accept: Annotated[str, Header()] = "", accept_encoding: Annotated[str, Header()] = ""
+    ) -> Response:
         # The gauges about models were rendered when they changed; only the daemon's own are made here.
-        return Response(app.snapshot.text + generate_latest(app.metrics), media_type=METRICS_TYPE)
+        encode, media_type = choose_encoder(accept)
+        exposition, own = app.snapshot.exposition, encode(app.metrics)
+        headers = {"Content-Type": media_type, "Vary": "Accept, Accept-Encoding"}
+        if gzip_accepted(accept_encoding):
+            return Response(exposition.gzipped_with(own), headers={**headers, "Content-Encoding": "gzip"})
+        return Response(exposition.followed_by(own), headers=headers)
 
     @api.get("/-/healthy", response_class=PlainTextResponse, summary="200 while every loop reports in time")
     def healthy() -> PlainTextResponse:

@@ -19,6 +19,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(ROOT / "tests" / "_lib")]
 
+from layerwatch_bench.exposition import exposition
+from layerwatch_bench.gating import gating
 from layerwatch_bench.growth import growth
 from layerwatch_bench.limit import limit
 from layerwatch_bench.machine import facts, load_average
@@ -37,6 +39,8 @@ PARTS: Mapping[str, tuple[str, Callable[[Plan], Iterator[Row]]]] = {
     "d": ("growth", growth),
     "e": ("re-scan", rescan),
     "f": ("looks at registries", registries),
+    "h": ("the gate", gating),
+    "g": ("scrapes of many series", exposition),
 }
 
 

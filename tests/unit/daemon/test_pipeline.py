@@ -412,6 +412,7 @@ def test_content_that_changed_in_place_is_a_critical_finding_about_integrity(
     assert (record.revision, record.verdict) == (2, Verdict.FAIL)
     assert rules(rig, "v1") == {"content_changed_in_place": "critical"}
     assert firing(rig) == {RuleGroup.INTEGRITY}
+    assert rig.metrics.get_sample_value("layerwatch_content_changes_total", {"registry": "reg"}) == 1
 
 
 def test_bytes_that_were_replaced_before_anyone_examined_them_did_not_change_in_place(

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from layerwatch.daemon.snapshot import Snapshot
+from layerwatch.daemon.snapshot import Snapshot, duplicate_series
 from layerwatch.daemon.store import refs, versions
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.errors import StoreError
+from layerwatch.metrics.export import RenderedRef, render_ref
+from layerwatch.metrics.exported import RefSample
 from layerwatch.metrics.findings import Verdict
 from layerwatch_testing.networks import finetuned, network, with_nan
 from layerwatch_testing.rigs import Rig
@@ -158,3 +160,49 @@ def test_a_refresh_that_failed_is_made_good(rig: Rig, world: DirectoryWorld, dat
     before = snapshot.text
     snapshot.refresh_if_stale()
     assert snapshot.text is before
+
+
+def test_a_change_of_one_model_leaves_the_gauges_of_the_others_as_they_were_rendered(
+    rig: Rig, world: DirectoryWorld, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.publish("m", "v1", network())
+    world.publish("n", "v1", network(2))
+    rig.cycle()
+    snapshot.refresh()
+    rendered: list[str] = []
+
+    def noted(sample: RefSample, max_series: int) -> RenderedRef:
+        rendered.append(sample.model)
+        return render_ref(sample, max_series)
+
+    monkeypatch.setattr("layerwatch.daemon.snapshot.render_ref", noted)
+    world.publish("n", "v2", finetuned(network(2)))
+    rig.cycle()
+    snapshot.refresh()
+
+    assert rendered == ["n"]
+    assert by(snapshot, "layerwatch_model_verdict", "model") == {"m": 0, "n": 0}
+
+
+def test_reports_are_linked_once_it_is_known_where_people_reach_the_daemon(
+    rig: Rig, world: DirectoryWorld, snapshot: Snapshot
+) -> None:
+    world.publish("m & n", "v1", network())
+    rig.cycle()
+    snapshot.refresh()
+    assert series(snapshot, "layerwatch_model_report_info") == {}
+
+    snapshot.external_url = "https://watch.example/layerwatch"
+    snapshot.refresh()
+
+    (labels,) = series(snapshot, "layerwatch_model_report_info")
+    url = "https://watch.example/layerwatch/report?registry=reg&model=m+%26+n&ref=latest"
+    assert dict(labels)["url"] == url
+
+
+def test_series_and_families_that_occur_twice_are_found() -> None:
+    family = b'# TYPE a gauge\na{m="x y"} 1\n'
+
+    assert duplicate_series(family) == []
+    assert duplicate_series(family + b'a{m="x y"} 2\n') == ['a{m="x y"}']
+    assert duplicate_series(family + b"# TYPE a gauge\n") == ["a"]

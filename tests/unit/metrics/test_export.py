@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
-from layerwatch.metrics.export import SERIES_PER_LAYER, LayerSample, RefSample, render
+from layerwatch.metrics.export import SERIES_PER_LAYER, join, render, render_ref
+from layerwatch.metrics.exported import LayerSample, RefSample
 from layerwatch.metrics.findings import LayerStatus, Verdict
 
+_SUMMARIES = ("layerwatch_model_alpha", "layerwatch_experts_alpha")
 Key = tuple[str, frozenset[tuple[str, str]]]
 
 
@@ -38,6 +41,7 @@ def ref(*layers: LayerSample, **other: Any) -> RefSample:
         "verdict": Verdict.PASS,
         "baseline": "6",
         "relation": "finetuned",
+        "judged_at": 1_700_000_000.0,
     }
     return RefSample(layers=layers, **(values | other))
 
@@ -46,7 +50,7 @@ def scraped(*refs: RefSample, cap: int = 10_000) -> dict[Key, float]:
     found: list[tuple[Key, float]] = []
     for family in text_string_to_metric_families(render(refs, cap).decode()):
         # The label "quantile" is reserved for summaries.
-        expected = "summary" if family.name == "layerwatch_model_alpha" else "gauge"
+        expected = "summary" if family.name in _SUMMARIES else "gauge"
         assert family.type == expected, family.name
         assert family.documentation
         for sample in family.samples:
@@ -239,3 +243,100 @@ def test_long_names_are_cut_and_stay_apart() -> None:
     )
     (model,) = {dict(labels)["model"] for _, labels in found}
     assert len(model) == 213
+
+
+# Mixtures of experts
+
+
+def expert(number: int, alpha: float = 3.0, status: LayerStatus = LayerStatus.OK) -> LayerSample:
+    return layer(f"layers.0.mlp.experts.{number}.up_proj", status, alpha=alpha)
+
+
+def test_experts_are_told_by_quantiles_of_alpha_and_counted_by_status() -> None:
+    found = scraped(
+        ref(layer("layers.0.attention"), *(expert(number, 2.0 + number) for number in range(101)))
+    )
+
+    together = {"layer": "layers.0.mlp.experts.*.up_proj"}
+    # Linear interpolation between 2, 3, ... 102 (numpy.quantile).
+    for quantile, alpha in (("0", 2.0), ("0.5", 52.0), ("0.95", 97.0), ("1", 102.0)):
+        assert value(found, "layerwatch_experts_alpha", quantile=quantile, **together) == alpha
+    assert value(found, "layerwatch_experts", status="ok", **together) == 101
+    assert value(found, "layerwatch_experts", status="broken", **together) == 0
+    assert {dict(keys)["layer"] for name, keys in found if name == "layerwatch_layer_alpha"} == {
+        "layers.0.attention"
+    }
+    assert value(found, "layerwatch_model_layers", status="ok") == 102
+    assert value(found, "layerwatch_series_dropped") == 0
+
+
+@pytest.mark.parametrize("status", [LayerStatus.SUSPECT, LayerStatus.BROKEN, LayerStatus.UNDECIDED])
+def test_a_conspicuous_expert_keeps_its_own_gauges(status: LayerStatus) -> None:
+    found = scraped(ref(*(expert(number) for number in range(8)), expert(8, 9.0, status)))
+
+    (shown,) = [dict(keys)["layer"] for name, keys in found if name == "layerwatch_layer_status"]
+    assert shown == "layers.0.mlp.experts.8.up_proj"
+    assert (
+        value(found, "layerwatch_experts", status=status.value, layer="layers.0.mlp.experts.*.up_proj") == 1
+    )
+
+
+def test_three_experts_are_layers_like_others() -> None:
+    found = scraped(ref(*(expert(number) for number in range(3))))
+
+    assert "layerwatch_experts" not in names(found)
+    assert len([name for name, _ in found if name == "layerwatch_layer_alpha"]) == 3
+
+
+def test_the_cap_holds_for_a_mixture_with_more_layers_than_series_allowed() -> None:
+    many = [
+        layer(f"layers.{depth}.mlp.experts.{number}.up_proj") for depth in range(50) for number in range(4)
+    ]
+    found = scraped(ref(*many), cap=100)
+
+    told = [name for name, keys in found if "layer" in dict(keys)]
+    assert 0 < len(told) <= 100
+    assert value(found, "layerwatch_series_dropped") > 0
+
+
+# What a scrape must never hold
+
+
+def test_of_two_layers_of_one_name_the_first_is_exported() -> None:
+    found = scraped(ref(layer("fc", alpha=2.0), layer("fc", LayerStatus.BROKEN, alpha=9.0)))
+
+    assert value(found, "layerwatch_layer_alpha", layer="fc") == 2.0
+    assert value(found, "layerwatch_series_dropped") == SERIES_PER_LAYER
+
+
+@given(st.lists(st.text(max_size=5), min_size=1, max_size=8, unique=True))
+def test_refs_rendered_one_by_one_are_the_same_as_rendered_together(models: list[str]) -> None:
+    samples = [ref(layer("fc"), layer("# HELP x"), model=model) for model in models]
+
+    text = join([render_ref(sample, 10_000) for sample in samples])
+
+    assert text == render(samples, 10_000)
+    families = {family.name: family for family in text_string_to_metric_families(text.decode())}
+    assert len(families["layerwatch_model_verdict"].samples) == len(models)
+    assert len(families["layerwatch_layer_alpha"].samples) == 2 * len(models)
+
+
+def test_the_snapshot_reads_the_same_as_openmetrics() -> None:
+    text = render([ref(layer('say "no" \\ é\n'), *(expert(number) for number in range(5)))], 10_000).decode()
+
+    as_text = {family.name: family.samples for family in text_string_to_metric_families(text)}
+    as_openmetrics = {family.name: family.samples for family in openmetrics_families(text + "# EOF\n")}
+
+    assert as_openmetrics == as_text
+
+
+# More about a version
+
+
+def test_when_a_version_was_judged_and_where_its_report_is_are_exported() -> None:
+    url = "https://layerwatch.example.org/report?registry=prod&model=fraud&ref=latest"
+    found = scraped(ref(layer(), report_url=url))
+
+    assert value(found, "layerwatch_model_judged_timestamp_seconds") == 1_700_000_000
+    assert value(found, "layerwatch_model_report_info", url=url) == 1
+    assert "layerwatch_model_report_info" not in names(scraped(ref(layer())))

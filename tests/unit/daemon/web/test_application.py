@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from layerwatch.daemon.store import alerts
@@ -62,6 +63,73 @@ def test_metrics_are_prometheus_text_with_a_type_and_help_for_every_family(daemo
         assert family.type != "unknown"
         assert family.name.startswith(("layerwatch_", "process_"))
     assert {"layerwatch_layer_alpha", "layerwatch_model_verdict", "layerwatch_scans"} <= set(names)
+
+
+def test_metrics_are_openmetrics_where_asked_for_with_the_scanned_version_beside_slow_scans(
+    daemon: RunningApp,
+) -> None:
+    headers = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"}
+    answer = requests.get(daemon.address + "/metrics", headers=headers, timeout=10)
+    assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    families = {family.name: family for family in openmetrics_families(answer.text)}
+    assert {"layerwatch_layer_alpha", "layerwatch_model_info", "layerwatch_scans"} <= families.keys()
+    exemplars = [
+        sample.exemplar for sample in families["layerwatch_scan_duration_seconds"].samples if sample.exemplar
+    ]
+    assert {exemplar.labels["model"] for exemplar in exemplars} <= {"good", "bad"}
+    assert exemplars
+
+
+@pytest.mark.parametrize("accept", ["", "application/openmetrics-text;version=1.0.0"])
+def test_metrics_are_compressed_for_who_asks_for_it_and_for_nobody_else(
+    daemon: RunningApp, accept: str
+) -> None:
+    plain = requests.get(
+        daemon.address + "/metrics", headers={"Accept": accept, "Accept-Encoding": "identity"}, timeout=10
+    )
+    packed = requests.get(
+        daemon.address + "/metrics", headers={"Accept": accept, "Accept-Encoding": "gzip"}, timeout=10
+    )
+    assert "content-encoding" not in plain.headers
+    assert packed.headers["content-encoding"] == "gzip"
+    assert int(packed.headers["content-length"]) < int(plain.headers["content-length"])
+    about_models = [line for line in plain.text.splitlines() if "layerwatch_layer_" in line]
+    assert about_models
+    assert about_models == [line for line in packed.text.splitlines() if "layerwatch_layer_" in line]
+
+
+def test_every_loop_tells_when_it_was_last_alive_and_how_long_it_may_be_silent(daemon: RunningApp) -> None:
+    beats = {
+        dict(labels)["loop"]: when
+        for labels, when in daemon.samples("layerwatch_loop_last_beat_timestamp_seconds").items()
+    }
+    limits = {
+        dict(labels)["loop"]: limit
+        for labels, limit in daemon.samples("layerwatch_loop_limit_seconds").items()
+    }
+    assert {
+        "watch:local",
+        "reconcile:local",
+        "dispatch",
+        "retention",
+        "composites",
+        "verdicts",
+        "scan:0",
+    } == beats.keys()
+    assert beats.keys() == limits.keys()
+    assert all(abs(datetime.now(UTC).timestamp() - when) < limits[loop] for loop, when in beats.items())
+
+
+def test_the_size_of_the_exposition_and_the_state_of_the_queue_are_exported(daemon: RunningApp) -> None:
+    text = daemon.get("/metrics").text
+    about_models = [
+        line for line in text.splitlines() if line.startswith(("layerwatch_layer_", "layerwatch_model_"))
+    ]
+    assert (daemon.sample("layerwatch_exposition_series") or 0) >= len(about_models) > 0
+    assert (daemon.sample("layerwatch_exposition_bytes") or 0) > 1000
+    until(lambda: not daemon.samples("layerwatch_scan_queue_oldest_timestamp_seconds"), "an empty queue")
+    assert daemon.sample("layerwatch_registry_poll_interval_seconds", registry="local") == 0.2
+    assert daemon.sample("layerwatch_content_changes_total", registry="local") == 0
 
 
 def test_metrics_hold_the_verdict_of_every_model(daemon: RunningApp) -> None:

@@ -1,0 +1,62 @@
+"""What the exporter reads: one query each, however many models there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from layerwatch.daemon.store import tables
+from layerwatch.daemon.store.records import VersionState
+from layerwatch.daemon.store.versionrows import PRESENT
+from layerwatch.metrics.findings import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedRef:
+    """A ref that points at a version with a verdict.
+
+    Attributes:
+        version_id: number of the version's row.
+    """
+
+    registry: str
+    model: str
+    ref: str
+    version_id: int
+    version: str
+    fingerprint: str
+    judged_at: datetime
+    verdict: Verdict
+
+
+def judged_refs(connection: sa.Connection) -> list[JudgedRef]:
+    """All refs that point at a judged version, sorted by registry, model and name."""
+    refs, versions = tables.refs, tables.versions
+    query = (
+        sa.select(
+            refs.c.registry,
+            refs.c.model,
+            refs.c.ref,
+            refs.c.version_id,
+            versions.c.version,
+            versions.c.fingerprint,
+            versions.c.judged_at,
+            versions.c.verdict,
+        )
+        .join_from(refs, versions, refs.c.version_id == versions.c.id)
+        .where(versions.c.judged_at.is_not(None), versions.c.verdict.is_not(None))
+        .order_by(refs.c.registry, refs.c.model, refs.c.ref)
+    )
+    return [JudgedRef(*row[:-1], Verdict(row.verdict)) for row in connection.execute(query)]
+
+
+def oldest_waiting(connection: sa.Connection) -> datetime | None:
+    """When the version that waits longest for its scan was found; None when none waits."""
+    versions = tables.versions
+    query = sa.select(sa.func.min(versions.c.discovered_at, type_=versions.c.discovered_at.type)).where(
+        versions.c.state == VersionState.PENDING.value, PRESENT
+    )
+    found: datetime | None = connection.execute(query).scalar()
+    return found
