@@ -63,13 +63,14 @@ _SCANS_SHARE = DRAIN * 0.4
 
 _DISPATCH_EVERY = timedelta(seconds=1)
 _RETENTION_EVERY = timedelta(hours=6)
+_EXPOSITION_EVERY = timedelta(seconds=30)
 _COMPOSITES_EVERY = timedelta(seconds=30)
 _LOOP_LIMIT = timedelta(minutes=5)
 _VERDICTS_EVERY = timedelta(seconds=5)
 _VERDICTS_PATIENCE = timedelta(minutes=30)
 """Writing fifty verdicts to a slow server takes a while."""
 
-_LOOPS = ("watch", "reconcile", "dispatch", "retention", "composites", "verdicts", "scan")
+_LOOPS = ("watch", "reconcile", "dispatch", "retention", "composites", "exposition", "verdicts", "scan")
 
 _BETWEEN_LOOKS = timedelta(seconds=1)
 """Least time between two looks that events ask for."""
@@ -273,6 +274,8 @@ class App:
         self._schedule(
             "composites", self._follow_composites, _COMPOSITES_EVERY, _LOOP_LIMIT, executor=_URGENT
         )
+        # The commands of people write to the store, too.
+        self._schedule("exposition", self._expose, _EXPOSITION_EVERY, _LOOP_LIMIT, executor=_URGENT)
         self._schedule("verdicts", self._write_verdicts, _VERDICTS_EVERY, _LOOP_LIMIT + _VERDICTS_PATIENCE)
         for name in self.live.registries:
             self._watch(name)
@@ -540,6 +543,10 @@ class App:
         self.telemetry.queue.set(waiting)
         self.telemetry.queue_oldest.value = None if waiting_since is None else waiting_since.timestamp()
         return sentence
+
+    def _expose(self) -> str:
+        self.snapshot.refresh()
+        return f"exposition: {self.snapshot.exposition.series} series"
 
     def _retain(self) -> str:
         store = self.live.settings.store

@@ -29,6 +29,7 @@ class _Stamp(NamedTuple):
 
     version_id: int
     judged_at: str
+    accepted: bool
     max_series: int
     external_url: str | None
 
@@ -77,6 +78,7 @@ class Snapshot:
                     stamp = _Stamp(
                         ref.version_id,
                         ref.judged_at.isoformat(),
+                        ref.accepted,
                         self.max_series_per_model,
                         self.external_url,
                     )
@@ -85,7 +87,9 @@ class Snapshot:
                         # Refs of one model come one after the other, and often point at one version.
                         if sampled is None or sampled[0] != ref.version_id:
                             sampled = ref.version_id, _sample(connection, ref)
-                        sample = replace(sampled[1], ref=ref.ref, report_url=self._report_url(ref))
+                        sample = replace(
+                            sampled[1], ref=ref.ref, accepted=ref.accepted, report_url=self._report_url(ref)
+                        )
                         known = stamp, render_ref(sample, self.max_series_per_model)
                     kept[key] = known
             self._rendered = kept

@@ -105,6 +105,8 @@ class Watcher:
         except RegistryUnavailable as error:
             return self._unavailable(error)
         self._behind = True
+        # It answered, however long what it listed takes to fetch.
+        self._retirement.unless_begun(self._count_listed)
         self._tell((*listing.remarks, *self._nothing_there(listing)))
         if self._manners.poll is not None:
             # A rollback does not wait until new versions are fetched.
@@ -134,12 +136,15 @@ class Watcher:
         told = f"registry {name} was listed and holds no version of what is watched; if it should, check the names and "
         return (told + "patterns in its configuration",)
 
+    def _count_listed(self) -> None:
+        name = self._registry.name
+        self._telemetry.registry_up.labels(name).set(1)
+        self._telemetry.registry_misconfigured.labels(name).set(0)
+
     def _count_success(self, listing: Listing) -> None:
         name = self._registry.name
         for _, reason in listing.unlisted:
             self._telemetry.registry_failures.labels(name, str(reason)).inc()
-        self._telemetry.registry_up.labels(name).set(1)
-        self._telemetry.registry_misconfigured.labels(name).set(0)
         self._telemetry.last_success.labels(name).set(self._clock().timestamp())
 
     def write_verdicts(self) -> str:

@@ -120,6 +120,7 @@ class _Families:
         self.by_status = GaugeMetricFamily(*names.MODEL_LAYERS, labels=(*names.REF_LABELS, "status"))
         self.alpha = Metric(*names.MODEL_ALPHA, "summary")
         self.verdict = GaugeMetricFamily(*names.MODEL_VERDICT, labels=names.REF_LABELS)
+        self.accepted = GaugeMetricFamily(*names.MODEL_ACCEPTED, labels=names.REF_LABELS)
         self.judged = GaugeMetricFamily(*names.MODEL_JUDGED, labels=names.REF_LABELS)
         self.info = GaugeMetricFamily(
             *names.MODEL_INFO, labels=(*names.REF_LABELS, "version", "fingerprint", "baseline", "relation")
@@ -130,7 +131,7 @@ class _Families:
     def __iter__(self) -> Iterator[Metric]:
         yield from self.layers
         yield from (self.status, self.experts_alpha, self.experts, self.by_status, self.alpha, self.verdict)
-        yield from (self.judged, self.info, self.report, self.dropped)
+        yield from (self.accepted, self.judged, self.info, self.report, self.dropped)
 
 
 class _NoCollector:
@@ -168,6 +169,7 @@ class _RefCollector:
         alphas = [layer.alpha for layer in sample.layers if layer.alpha is not None]
         _add_quantiles(families.alpha, dict(zip(names.REF_LABELS, key, strict=True)), alphas, ALPHA_QUANTILES)
         families.verdict.add_metric(key, VERDICT_VALUES[sample.verdict])
+        families.accepted.add_metric(key, int(sample.accepted))
         families.judged.add_metric(key, sample.judged_at)
         details = (sample.version, sample.fingerprint, sample.baseline, sample.relation)
         families.info.add_metric([*key, *map(_label, details)], 1)

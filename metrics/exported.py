@@ -27,6 +27,7 @@ class RefSample:
 
     Attributes:
         judged_at: seconds since 1970.
+        accepted: the version did not pass, and a person called it normal.
         report_url: where people find its report; None when no address of the daemon is configured.
     """
 
@@ -40,4 +41,5 @@ class RefSample:
     relation: str
     layers: tuple[LayerSample, ...]
     judged_at: float
+    accepted: bool = False
     report_url: str | None = None

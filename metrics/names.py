@@ -21,6 +21,10 @@ MODEL_VERDICT = (
     "layerwatch_model_verdict",
     "Verdict of the version that the ref points at: 0 pass, 1 warn, 2 fail, 3 undecided.",
 )
+MODEL_ACCEPTED = (
+    "layerwatch_model_accepted",
+    "1 when the version that the ref points at did not pass, and a person called it normal, else 0.",
+)
 MODEL_JUDGED = (
     "layerwatch_model_judged_timestamp_seconds",
     "When the version that the ref points at was judged.",

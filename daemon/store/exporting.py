@@ -1,4 +1,4 @@
-"""What the exporter reads: one query each, however many models there are."""
+"""What the exporter reads: a query each, however many models pass."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from layerwatch.daemon.store import tables
-from layerwatch.daemon.store.records import VersionState
+from layerwatch.daemon.store.baselines import was_accepted
+from layerwatch.daemon.store.records import VersionKey, VersionState
 from layerwatch.daemon.store.versionrows import PRESENT
 from layerwatch.metrics.findings import Verdict
 
@@ -19,6 +20,7 @@ class JudgedRef:
 
     Attributes:
         version_id: number of the version's row.
+        accepted: the version did not pass, and a person called it normal.
     """
 
     registry: str
@@ -29,6 +31,7 @@ class JudgedRef:
     fingerprint: str
     judged_at: datetime
     verdict: Verdict
+    accepted: bool
 
 
 def judged_refs(connection: sa.Connection) -> list[JudgedRef]:
@@ -49,7 +52,14 @@ def judged_refs(connection: sa.Connection) -> list[JudgedRef]:
         .where(versions.c.judged_at.is_not(None), versions.c.verdict.is_not(None))
         .order_by(refs.c.registry, refs.c.model, refs.c.ref)
     )
-    return [JudgedRef(*row[:-1], Verdict(row.verdict)) for row in connection.execute(query)]
+    found = []
+    for row in connection.execute(query).all():
+        verdict = Verdict(row.verdict)
+        key = VersionKey(row.registry, row.model, row.version)
+        # Asked for the few that need it: most versions pass.
+        accepted = verdict is not Verdict.PASS and was_accepted(connection, key, row.fingerprint)
+        found.append(JudgedRef(*row[:-1], verdict, accepted))
+    return found
 
 
 def oldest_waiting(connection: sa.Connection) -> datetime | None:

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from layerwatch.daemon.snapshot import Snapshot, duplicate_series
-from layerwatch.daemon.store import refs, versions
+from layerwatch.daemon.store import baselines, refs, versions
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.errors import StoreError
 from layerwatch.metrics.export import RenderedRef, render_ref
@@ -206,3 +206,18 @@ def test_series_and_families_that_occur_twice_are_found() -> None:
     assert duplicate_series(family) == []
     assert duplicate_series(family + b'a{m="x y"} 2\n') == ['a{m="x y"}']
     assert duplicate_series(family + b"# TYPE a gauge\n") == ["a"]
+
+
+def test_a_failed_version_that_a_person_accepted_is_exported_as_accepted(
+    rig: Rig, world: DirectoryWorld, snapshot: Snapshot, database: Database
+) -> None:
+    world.publish("m", "v1", with_nan(network()))
+    rig.cycle()
+    snapshot.refresh()
+    assert by(snapshot, "layerwatch_model_accepted", "model") == {"m": 0}
+
+    with database.write() as connection:
+        baselines.accept(connection, "reg", "m", "v1", "somebody", "known", NOW)
+    snapshot.refresh()
+
+    assert by(snapshot, "layerwatch_model_accepted", "model") == {"m": 1}

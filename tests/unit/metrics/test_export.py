@@ -325,7 +325,7 @@ def test_the_snapshot_reads_the_same_as_openmetrics() -> None:
     text = render([ref(layer('say "no" \\ é\n'), *(expert(number) for number in range(5)))], 10_000).decode()
 
     as_text = {family.name: family.samples for family in text_string_to_metric_families(text)}
-    as_openmetrics = {family.name: family.samples for family in openmetrics_families(text + "# EOF\n")}
+    as_openmetrics = {family.name: family.samples for family in openmetrics_families(text + "# EOF\n")}  # type: ignore[no-untyped-call]
 
     assert as_openmetrics == as_text
 
@@ -340,3 +340,10 @@ def test_when_a_version_was_judged_and_where_its_report_is_are_exported() -> Non
     assert value(found, "layerwatch_model_judged_timestamp_seconds") == 1_700_000_000
     assert value(found, "layerwatch_model_report_info", url=url) == 1
     assert "layerwatch_model_report_info" not in names(scraped(ref(layer())))
+
+
+def test_what_a_person_called_normal_is_told_apart() -> None:
+    found = scraped(ref(model="a", verdict=Verdict.FAIL, accepted=True), ref(model="b", verdict=Verdict.FAIL))
+
+    assert value(found, "layerwatch_model_accepted", model="a") == 1
+    assert value(found, "layerwatch_model_accepted", model="b") == 0

@@ -71,7 +71,7 @@ def test_metrics_are_openmetrics_where_asked_for_with_the_scanned_version_beside
     headers = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"}
     answer = requests.get(daemon.address + "/metrics", headers=headers, timeout=10)
     assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
-    families = {family.name: family for family in openmetrics_families(answer.text)}
+    families = {family.name: family for family in openmetrics_families(answer.text)}  # type: ignore[no-untyped-call]
     assert {"layerwatch_layer_alpha", "layerwatch_model_info", "layerwatch_scans"} <= families.keys()
     exemplars = [
         sample.exemplar for sample in families["layerwatch_scan_duration_seconds"].samples if sample.exemplar
@@ -113,6 +113,7 @@ def test_every_loop_tells_when_it_was_last_alive_and_how_long_it_may_be_silent(d
         "dispatch",
         "retention",
         "composites",
+        "exposition",
         "verdicts",
         "scan:0",
     } == beats.keys()
