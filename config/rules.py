@@ -281,7 +281,10 @@ class SpectralOutlierSettings(RuleSettings):
     """After a retrain from another seed a violation below this is a warning ..."""
 
     unaligned_times_median: PositiveNumber = 6.0
-    """... and below this many times the median layer's."""
+    """... and below this many times the median layer's ..."""
+
+    unaligned_warning_share: Share = 0.9
+    """... and nothing at all below this share of both."""
 
     wide_severity_limit: PositiveNumber = 5.0
     """`severity_limit` where the whole version moved far from its baseline."""
@@ -531,7 +534,10 @@ class ModelWideShiftSettings(RuleSettings):
     """How bad that is."""
 
     limit: PositiveNumber = 0.6
-    """Violated when the median layer's scaled spectral change is at least this."""
+    """Violated when the median layer's scaled spectral change is at least this ..."""
+
+    unaligned_limit: PositiveNumber = 0.68
+    """... and after a retrain from another seed this, too."""
 
     min_layers: Annotated[int, Field(ge=1), NO_SWITCH] = 3
     """So many layers must have been compared."""
@@ -595,12 +601,18 @@ class IncoherentInterfaceSettings(OutOfStepSettings):
 class NoiseAddedSettings(OutOfStepSettings):
     """A layer of another training that is larger and less in step than it should be."""
 
-    evidence: PositiveNumber = 9.0
+    evidence: PositiveNumber = 8.0
     """Violated when norm and couplings of a layer speak for noise by this logarithm of a likelihood ratio."""
+
+    version_evidence: PositiveNumber = 1.25
+    """A warning when spectra and couplings of all layers together speak for noise in all of them by this."""
 
 
 class BrokenCouplingSettings(OutOfStepSettings):
     """A layer of a transformer out of step with the layers that share its units or channels."""
+
+    warning_evidence: PositiveNumber = 5.5
+    """From here on it is a warning."""
 
 
 class RulesSettings(SettingsModel):

@@ -120,6 +120,8 @@ class MergedLayer:
         base_cosine: the smallest between a parent and the base; None without a base.
         task_cosine: mean cosine between the parents' differences from the base; None without a base, or for one.
         amplification: ||W - base|| over the mean of ||parent - base||; None without a base.
+        task_sizes: ||parent - base|| of each parent over the largest of them, 0..1; empty without a base, and where no
+            parent differs from it.
     """
 
     name: str
@@ -134,6 +136,7 @@ class MergedLayer:
     base_cosine: float | None
     task_cosine: float | None
     amplification: float | None
+    task_sizes: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +283,8 @@ def _held(one: _Joined, recipe: MergeRecipe | None, common: tuple[float, ...] | 
     tasks = [] if one.base is None else [_difference(parent, one.base) for parent in one.parents]
     task_cosines = [_cosine(a, b) for a, b in combinations(tasks, 2)]
     known_tasks = [value for value in task_cosines if value is not None]
-    mean_task = float(np.mean([np.linalg.norm(task) for task in tasks])) if tasks else 0.0
+    norms = [float(np.linalg.norm(task)) for task in tasks]
+    mean_task = float(np.mean(norms)) if norms else 0.0
     deviation = None if expected is None else _unexplained(one, expected)
     return MergedLayer(
         name=one.name,
@@ -303,6 +307,9 @@ def _held(one: _Joined, recipe: MergeRecipe | None, common: tuple[float, ...] | 
         amplification=None
         if one.base is None
         else _in_units(float(np.linalg.norm(_difference(one.merged, one.base))), mean_task),
+        task_sizes=tuple(norm / max(norms) for norm in norms)
+        if 0.0 < max(norms, default=0.0) < np.inf
+        else (),
     )
 
 

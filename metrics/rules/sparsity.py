@@ -13,6 +13,9 @@ from layerwatch.metrics.pruning import Pruning, pruning_of
 from layerwatch.metrics.relation import Relation
 from layerwatch.metrics.rules.base import Rule
 
+_NEARLY_NONE = 0.01
+"""Training alone makes no weight exactly zero."""
+
 
 def check(examination: Examination, context: Context, rules: RulesSettings) -> Iterator[Finding]:
     settings = rules.sparsity
@@ -38,9 +41,10 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
             wide.append((layer.name, rise))
             continue
         severity = configured
-        if context.regime is Regime.UNALIGNED_WIDE and severity is Severity.CRITICAL:
-            severity = Severity.WARNING
         around = pruning.rise_around(layer.name)
+        pruned = around > _NEARLY_NONE and context.regime is Regime.UNALIGNED_WIDE
+        if pruned and severity is Severity.CRITICAL:
+            severity = Severity.WARNING
         yield Finding(
             RULE.name,
             RULE.group,
@@ -113,8 +117,8 @@ hit by a wrong mask, a threshold of the wrong scale, or an underflow in a cast.
 
 Critical when the share of weights that are exactly zero rose by more than 0.75 in a layer and not in the others. Where
 the median of the other layers rose by at least half as much, the model was pruned: one warning for the version, and
-information where the version is declared as pruned. A warning at most where a retrain shifted every spectrum. Rows
-and columns that are zero throughout are not counted: zero_rows judges those.
+information where the version is declared as pruned. A warning at most where a retrain shifted every spectrum and
+other layers lost weights, too. Rows and columns that are zero throughout are not counted: zero_rows judges those.
 
 Likely cause: a pruning mask or a threshold meant for another layer, or a cast to half precision in which small
 weights became zero.

@@ -30,7 +30,7 @@ from layerwatch_detection.running import Run, outcomes_of
 from layerwatch_detection.versions import FULL, QUICK
 from layerwatch_detection.warnings_of_weightwatcher import weightwatcher_table
 
-_QUICK = ("mlp_s0", "resnet_s0", "mlp_s6", "cnn_bn_s6")
+_QUICK = ("mlp_s0", "resnet_s0", "mlp_s7", "cnn_bn_s7")
 
 
 def main() -> None:

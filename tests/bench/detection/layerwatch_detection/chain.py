@@ -50,19 +50,19 @@ NETWORKS: tuple[Network, ...] = (
     Network("cnn_bn", 0, held_out=False),
     Network("mlp", 0, held_out=False),
     Network("mlp", 1, held_out=False),
-    Network("gpt_deep", 6, held_out=True),
-    Network("llama", 6, held_out=True),
-    Network("gpt", 6, held_out=True),
-    Network("resnet", 6, held_out=True),
-    Network("cnn_bn", 6, held_out=True),
-    Network("cnn", 6, held_out=True),
-    Network("mlp_wide", 6, held_out=True),
-    Network("mlp", 6, held_out=True),
+    Network("gpt_deep", 7, held_out=True),
+    Network("llama", 7, held_out=True),
+    Network("gpt", 7, held_out=True),
+    Network("resnet", 7, held_out=True),
+    Network("cnn_bn", 7, held_out=True),
+    Network("cnn", 7, held_out=True),
+    Network("mlp_wide", 7, held_out=True),
+    Network("mlp", 7, held_out=True),
 )
 """Two architectures (llama, cnn without batch norm) and the wide MLP are met in the hold-out part only.
 
-Networks of seeds 2, 3, 4 and 5 were held out once. Their results were seen while rules still changed, so they were retired: numbers
-have been chosen on them since.
+Networks of seeds 2 to 6 were held out once. Their results were seen while rules still changed, so they were retired: numbers
+have been chosen on them since (limits of warnings, the signs of noise throughout, shares of TIES merges after seed 6).
 """
 
 

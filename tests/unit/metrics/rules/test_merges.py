@@ -84,6 +84,28 @@ def test_where_a_method_drops_elements_layers_are_held_against_each_other() -> N
 
 
 @pytest.mark.parametrize(
+    ("method", "size", "expected"),
+    [
+        # Sizes and shares are those of a healthy merge of two small classifiers, in the head and elsewhere.
+        (MergeMethod.TIES, 0.15, []),
+        (MergeMethod.TIES, 0.26, [("head", Severity.CRITICAL)]),
+        (MergeMethod.DARE_LINEAR, 0.15, [("head", Severity.CRITICAL)]),
+    ],
+)
+def test_ties_gives_a_change_that_is_small_beside_the_other_another_share(
+    method: MergeMethod, size: float, expected: list[tuple[str, Severity]]
+) -> None:
+    def of_size(one: MergedLayer, small: float) -> MergedLayer:
+        return replace(one, task_sizes=(small, 1.0))
+
+    layers = [of_size(not_following(f"fc{number}", 0.05, 0.81), 0.26) for number in range(4)]
+    head = of_size(not_following("head", -0.40, 0.76), size)
+    evidence = MergeEvidence(("a", "b"), "base", MergeRecipe(method, None), (0.05, 0.81), (*layers, head), ())
+
+    assert bad(findings_of("merge_recipe", examination(merge=evidence))) == expected
+
+
+@pytest.mark.parametrize(
     ("left_over", "words"),
     [(0.001, "found 0.5 x a + 0.5 x b, declared 0.8 x a + 0.2 x b"), (3.0, "another base")],
 )

@@ -93,12 +93,15 @@ def test_an_empty_layer_is_left_to_its_own_rule() -> None:
     assert findings_of(RULE, among_healthy(empty)) == []
 
 
-def test_a_retrain_with_shifted_spectra_gives_a_warning() -> None:
-    others = [pruned(0.0, name=f"other{number}", cosine=0.0) for number in range(4)]
+@pytest.mark.parametrize(("others_lost", "severity"), [(0.0, Severity.CRITICAL), (0.1, Severity.WARNING)])
+def test_a_retrain_with_shifted_spectra_gives_a_warning_where_others_lost_weights_too(
+    others_lost: float, severity: Severity
+) -> None:
+    others = [pruned(others_lost, name=f"other{number}", cosine=0.0) for number in range(4)]
 
     (finding,) = findings_of(RULE, examination(*others, pruned(0.9, cosine=0.0)))
 
-    assert finding.severity is Severity.WARNING
+    assert finding.severity is severity
 
 
 def test_the_limit_comes_from_the_settings() -> None:

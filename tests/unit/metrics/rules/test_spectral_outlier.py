@@ -48,15 +48,26 @@ def beside(median: float, value: float, cosine: float = 0.99, relative: float = 
         (0.5, 1.51, True),
     ],
 )
-@pytest.mark.parametrize("cosine", [0.99, 0.0], ids=["aligned", "unaligned"])
-def test_the_limit_is_one_and_three_times_the_median(
-    median: float, value: float, fires: bool, cosine: float
-) -> None:
-    findings = findings_of(RULE, beside(median, value, cosine))
+def test_the_limit_is_one_and_three_times_the_median(median: float, value: float, fires: bool) -> None:
+    findings = findings_of(RULE, beside(median, value))
 
     assert [finding.layer for finding in findings] == ["fc"] * fires
     for finding in findings:
-        assert finding.severity is (Severity.CRITICAL if cosine > 0.0 else Severity.WARNING)
+        assert finding.severity is Severity.CRITICAL
+        assert finding.strength == pytest.approx(value / max(1.0, 3 * median))
+
+
+@pytest.mark.parametrize(
+    ("median", "value", "fires"),
+    [(0.0, 1.79, False), (0.0, 1.81, True), (0.5, 2.69, False), (0.5, 2.71, True)],
+)
+def test_after_another_seed_a_warning_begins_at_nine_tenths_of_what_is_critical(
+    median: float, value: float, fires: bool
+) -> None:
+    findings = findings_of(RULE, beside(median, value, cosine=0.0, relative=1.4))
+
+    assert [(finding.layer, finding.severity) for finding in findings] == [("fc", Severity.WARNING)] * fires
+    for finding in findings:
         assert finding.strength == pytest.approx(value / max(1.0, 3 * median))
 
 

@@ -75,9 +75,9 @@ def test_all_weights_together_have_a_limit_whatever_the_structure(relative: floa
     assert len(findings_of("noise_like", found)) == fires
 
 
-def shifted(decades: float, count: int = 4) -> Examination:
-    ratio = 10.0 ** (decades / 2)
-    return examination(*(layer(f"l{n}", change=change(norm_ratio=ratio)) for n in range(count)))
+def shifted(decades: float, count: int = 4, cosine: float = 0.999) -> Examination:
+    numbers = change(norm_ratio=10.0 ** (decades / 2), aligned=aligned(0.05 if cosine else 1.4, cosine))
+    return examination(*(layer(f"l{n}", change=numbers) for n in range(count)))
 
 
 @pytest.mark.parametrize(("decades", "fires"), [(0.11, False), (0.13, True), (-0.13, True)])
@@ -86,6 +86,15 @@ def test_spectra_that_moved_in_all_layers_are_a_warning(decades: float, fires: b
     findings = findings_of("model_wide_shift", shifted(decades))
 
     assert [(one.layer, one.severity) for one in findings] == [(None, Severity.WARNING)] * fires
+
+
+@pytest.mark.parametrize(("decades", "fires"), [(0.135, False), (0.137, True)])
+def test_after_another_seed_spectra_must_have_moved_by_more(decades: float, fires: bool) -> None:
+    findings = findings_of("model_wide_shift", shifted(decades, cosine=0.0))
+
+    assert len(findings) == fires
+    for finding in findings:
+        assert finding.evidence["limit"] == 0.68
 
 
 def test_one_layer_that_moved_is_not_the_model() -> None:
