@@ -1,0 +1,1 @@
+"""Dashboards as code: one module per dashboard, `parts` holds what they share."""
