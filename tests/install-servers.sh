@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the real servers that some tests start: Prometheus, Alertmanager, jq and an OCI registry from the system's
+# Installs the real servers that some tests start: Prometheus, Alertmanager, jq, debootstrap and an OCI registry from the system's
 # packages, MLflow and an S3 server into .venv-servers. What cannot be installed here is named, and its tests skip
 # with a reason.
 set -euo pipefail
@@ -8,7 +8,7 @@ venv=$here/../.venv-servers
 wanted=$here/servers-requirements.txt
 
 packages=()
-for program in prometheus prometheus-alertmanager jq docker-registry; do
+for program in prometheus prometheus-alertmanager jq docker-registry debootstrap; do
     command -v "$program" >/dev/null || packages+=("$program")
 done
 if [ ${#packages[@]} -gt 0 ]; then
