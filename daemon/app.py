@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 import time
@@ -30,6 +29,7 @@ from layerwatch.config.registries import RemoteRegistrySettings
 from layerwatch.config.settings import Settings
 from layerwatch.daemon.alerting import tell_again
 from layerwatch.daemon.composites import follow_composites
+from layerwatch.daemon.cores import usable_cores
 from layerwatch.daemon.health import Heartbeats
 from layerwatch.daemon.hooktaking import HookTaking
 from layerwatch.daemon.lineage.weights import catch_up
@@ -284,7 +284,7 @@ class App:
 
     def _start_scan_loop(self, number: int) -> None:
         scan = self.live.settings.scan
-        threads = scan.threads or max(1, (os.cpu_count() or 1) // scan.workers)
+        threads = scan.threads or max(1, usable_cores() // scan.workers)
         executor = LocalExecutor(scan, threads)
         name = f"scan:{number}"
         pipeline = Pipeline(

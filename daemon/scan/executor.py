@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import IO, Any, Protocol, TypeVar
 
 from layerwatch.config.scan import ScanSettings
+from layerwatch.daemon.cores import usable_cores
 from layerwatch.daemon.scan import messages
 from layerwatch.daemon.scan.messages import ScanRequest
 from layerwatch.daemon.scan.worker import OUT_OF_MEMORY
@@ -91,7 +92,7 @@ class LocalExecutor:
 
     def __init__(self, settings: ScanSettings, threads: int | None = None) -> None:
         self._settings = settings
-        self._threads = threads or settings.threads or os.cpu_count() or 1
+        self._threads = threads or settings.threads or usable_cores()
         self._worker: _Worker | None = None
         self._closed = False
 
