@@ -26,6 +26,28 @@ DEEPEST_NESTING = 32
 MOST_VALUES = 20_000
 """Upper limit of values in a file, each alias counted as all that it stands for."""
 
+
+@dataclass(frozen=True, slots=True)
+class FileKind:
+    """What a kind of file is called in messages about its form.
+
+    Attributes:
+        name: with its article.
+        write_one: what to do where there is none; ``{path}`` stands for the file.
+        holds: what its top level must be.
+    """
+
+    name: str
+    write_one: str
+    holds: str
+
+
+CONFIGURATION = FileKind(
+    name="a configuration",
+    write_one="write one with: layerwatch config print --default > {path}",
+    holds="sections such as server: and registries:",
+)
+
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
@@ -66,28 +88,26 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-def read_document(path: Path) -> Document:
-    """The configuration file at ``path``. Never raises for what the file holds: see ``problems``."""
+def read_document(path: Path, kind: FileKind = CONFIGURATION) -> Document:
+    """The YAML file at ``path``. Never raises for what the file holds: see ``problems``."""
     source = str(path)
     try:
-        return _parse(_read_text(path), source)
+        return _parse(_read_text(path, kind), source, kind)
     except _RefusedError as refusal:
         problem = ConfigProblem("", refusal.line, refusal.message, source)
         return Document(problems=[problem], readable=False)
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, kind: FileKind) -> str:
     try:
         with path.open("rb") as stream:
             content = stream.read(LARGEST_FILE + 1)
     except FileNotFoundError:
-        raise _RefusedError(
-            f"there is no such file; write one with: layerwatch config print --default > {path}"
-        ) from None
+        raise _RefusedError(f"there is no such file; {kind.write_one.format(path=path)}") from None
     except OSError as error:
         raise _RefusedError(f"cannot be read: {error.strerror}") from None
     if len(content) > LARGEST_FILE:
-        raise _RefusedError(f"is larger than {LARGEST_FILE // 2**20} MiB, which no configuration is")
+        raise _RefusedError(f"is larger than {LARGEST_FILE // 2**20} MiB, too large for {kind.name}")
     text = content.decode("utf-8-sig", errors="surrogateescape")
     stray = re.search("[\udc80-\udcff]", text)
     if stray is not None:
@@ -95,13 +115,13 @@ def _read_text(path: Path) -> str:
     return text
 
 
-def _parse(text: str, source: str) -> Document:
+def _parse(text: str, source: str, kind: FileKind) -> Document:
     try:
-        _check_extent(text)
+        _check_extent(text, kind)
         loader = _Loader(text)
         try:
             root = loader.get_single_node()
-            return Document() if root is None else _Reader(loader, source).read(root)
+            return Document() if root is None else _Reader(loader, source, kind).read(root)
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
@@ -116,7 +136,7 @@ def _parse(text: str, source: str) -> Document:
     raise _RefusedError(message, line)
 
 
-def _check_extent(text: str) -> None:
+def _check_extent(text: str, kind: FileKind) -> None:
     """Refuse what composing, slow and recursive, should never see; and more than one document."""
     depth = 0
     documents = 0
@@ -136,7 +156,7 @@ def _check_extent(text: str) -> None:
         elif isinstance(event, yaml.DocumentStartEvent):
             documents += 1
             if documents > 1:
-                raise _RefusedError("holds a second document (---); a configuration is one document", line)
+                raise _RefusedError(f"holds a second document (---); {kind.name} is one document", line)
 
 
 def _code(error: yaml.reader.ReaderError) -> str:
@@ -160,9 +180,10 @@ def _without_value(quoted: re.Match[str]) -> str:
 class _Reader:
     """Turns a node tree into plain values and collects lines and problems on the way."""
 
-    def __init__(self, loader: _Loader, source: str) -> None:
+    def __init__(self, loader: _Loader, source: str, kind: FileKind) -> None:
         self._loader = loader
         self._source = source
+        self._kind = kind
         self._values = 0
         self._lines: dict[KeyPath, int] = {}
         self._problems: list[ConfigProblem] = []
@@ -170,9 +191,7 @@ class _Reader:
     def read(self, root: yaml.Node) -> Document:
         value = self._value(root, (), 0)
         if not isinstance(value, Mapping) and value is not None and not self._problems:
-            self._add(
-                (), root, "must hold sections such as server: and registries:, not a single value or list"
-            )
+            self._add((), root, f"must hold {self._kind.holds}, not a single value or list")
         data = value if isinstance(value, dict) else {}
         readable = isinstance(value, dict) or value is None
         return Document(data, self._lines, self._problems, readable)

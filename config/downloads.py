@@ -15,7 +15,7 @@ class DownloadsSettings(SettingsModel):
     """Files of remote registries on the local disk."""
 
     path: Path | None = None
-    """Folder for them; null for `layerwatch-downloads` beside the database, or in the folder for temporary files."""
+    """Folder for them; null for `layerwatch-downloads` beside the database file, or among the user's caches."""
 
     size_limit: PositiveByteSize = 20 * 2**30
     """Room that they may take. Those that were not used for the longest time are deleted first."""

@@ -12,15 +12,33 @@ from layerwatch.config.quantities import PositiveDuration
 from layerwatch.config.secrets import SecretUrl
 
 _SQLITE = "sqlite:///"
+_POSTGRESQL = ("postgresql", "postgresql+psycopg")
+_SHAPE = "postgresql://USER:PASSWORD@HOST/DATABASE"
 
 
 def check_database_url(url: str) -> None:
-    """Raise ValueError, without repeating ``url``, unless it names a SQLite file (``sqlite:///FILE``)."""
-    scheme = url.partition(":")[0].partition("+")[0].lower()
-    if scheme in ("postgres", "postgresql"):
-        raise ValueError("PostgreSQL is not supported yet; use a SQLite file: sqlite:///FILE")
-    if not url.startswith(_SQLITE) or url == _SQLITE:
-        raise ValueError("must be a SQLite file: sqlite:///FILE, or sqlite:////FOLDER/FILE for a full path")
+    """Raise ValueError, without repeating ``url``, unless it names a SQLite file or a PostgreSQL database."""
+    scheme, _, rest = url.partition("://")
+    if scheme in _POSTGRESQL:
+        _check_server(rest)
+    elif scheme.partition("+")[0].lower() in ("postgres", "postgresql"):
+        raise ValueError(f"PostgreSQL is reached through psycopg: write {_SHAPE}")
+    elif not url.startswith(_SQLITE) or url == _SQLITE:
+        raise ValueError(
+            "must be a SQLite file (sqlite:///FILE, or sqlite:////FOLDER/FILE for a full path) or a PostgreSQL "
+            f"database ({_SHAPE})"
+        )
+
+
+def _check_server(rest: str) -> None:
+    """The part behind ``://``: the password ends at the first @, the host before the next slash."""
+    credentials, at, location = rest.partition("@")
+    host, _, database = (location if at else credentials).partition("/")
+    # The end of such a password would be taken for the host, and shown wherever this is.
+    if "@" in host:
+        raise ValueError("an @ inside of user or password must be written %40")
+    if not database.partition("?")[0]:
+        raise ValueError(f"names no database: {_SHAPE}")
 
 
 def _checked_when_plain(url: SecretUrl) -> SecretUrl:
@@ -33,7 +51,8 @@ class StoreSettings(SettingsModel):
     """The daemon's database."""
 
     url: Annotated[SecretUrl, AfterValidator(_checked_when_plain)] = SecretUrl("sqlite:///layerwatch.db")
-    """Database URL; only sqlite:///FILE for now, relative to the folder of the configuration file."""
+    """Where it is: sqlite:///FILE, relative to the folder of the configuration file, or
+    postgresql://USER:PASSWORD@HOST/DATABASE, which needs the extra postgresql."""
 
     keep_versions: Annotated[int, Field(ge=1), NO_SWITCH] = 200
     """How many versions of each model keep their measurements; accepted and pinned baselines always do."""

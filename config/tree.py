@@ -116,9 +116,9 @@ class Spot:
     place: Place
 
 
-def locate(location: KeyPath) -> Spot:
-    """Where in the configuration a pydantic error is."""
-    parent = place = ROOT
+def locate(location: KeyPath, root: Place = ROOT) -> Spot:
+    """Where in the configuration, or in another file of the shape ``root``, a pydantic error is."""
+    parent = place = root
     path: list[str | int] = []
     for key in location:
         narrowed = place.of_kind(key)

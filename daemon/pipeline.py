@@ -104,8 +104,15 @@ class Pipeline:
             WorkerStartError: no scan can be begun now, whichever the version; it was put back and waits.
         """
         self._release_what_is_still_claimed()
-        with self._database.write() as connection:
-            version = versions.claim_next(connection, self._clock())
+        version = None
+        try:
+            with self._database.write() as connection:
+                version = versions.claim_next(connection, self._clock())
+        except StoreError:
+            # A server may have committed it, and the connection was lost before it said so.
+            if version is not None:
+                self._still_claimed = (version.id, None, False)
+            raise
         if version is None:
             return None
         self._telemetry.scans.inc()

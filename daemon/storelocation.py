@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import tempfile
 from pathlib import Path
 
@@ -24,15 +26,41 @@ def store_url(settings: Settings, config: Path | None) -> str:
 
 
 def store_exists(url: str) -> bool:
-    """Whether a daemon ever made the store."""
-    return not url.startswith(_PREFIX) or Path(url.removeprefix(_PREFIX)).exists()
+    """Whether a daemon ever made the store. True where a server does not say: whoever opens it learns why."""
+    if url.startswith(_PREFIX):
+        return Path(url.removeprefix(_PREFIX)).exists()
+    # Imported here because the store's libraries are.
+    from layerwatch.daemon.store.errors import StoreError
+    from layerwatch.daemon.store.schema import exists
+
+    try:
+        return exists(url)
+    except StoreError:
+        return True
 
 
 def downloads_of(settings: Settings, config: Path | None) -> Downloads:
-    """The downloads of a configuration: beside the database file, unless another folder is configured."""
+    """The downloads of a configuration: beside the database file, unless another folder is configured.
+
+    With a database server they lie among the user's caches, apart for each database: two daemons never share them.
+    """
     folder = settings.downloads.path
     if folder is None:
         url = store_url(settings, config)
-        place = Path(url.removeprefix(_PREFIX)).parent if url.startswith(_PREFIX) else tempfile.gettempdir()
-        folder = Path(place) / "layerwatch-downloads"
+        if url.startswith(_PREFIX):
+            folder = Path(url.removeprefix(_PREFIX)).parent / "layerwatch-downloads"
+        else:
+            place = url.rpartition("@")[2].partition("?")[0]
+            folder = _caches() / "layerwatch" / hashlib.sha256(place.encode()).hexdigest()[:12] / "downloads"
     return Downloads(folder, settings.downloads.size_limit)
+
+
+def _caches() -> Path:
+    """As the XDG base directory specification says; the folder for temporary files where nobody is at home."""
+    try:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return Path(tempfile.gettempdir())
+    above = next(folder for folder in (caches, *caches.parents) if folder.exists())
+    usable = above.is_dir() and os.access(above, os.W_OK)
+    return caches if usable else Path(tempfile.gettempdir())

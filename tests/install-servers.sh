@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the real servers that some tests start: Prometheus, Alertmanager, jq, debootstrap and an OCI registry from the system's
+# Installs the real servers that some tests start: Prometheus, Alertmanager, jq, debootstrap, PostgreSQL and an OCI registry from the system's
 # packages, MLflow and an S3 server into .venv-servers. What cannot be installed here is named, and its tests skip
 # with a reason.
 set -euo pipefail
@@ -11,6 +11,7 @@ packages=()
 for program in prometheus prometheus-alertmanager jq docker-registry debootstrap; do
     command -v "$program" >/dev/null || packages+=("$program")
 done
+compgen -G "/usr/lib/postgresql/*/bin/postgres" >/dev/null || packages+=(postgresql)
 if [ ${#packages[@]} -gt 0 ]; then
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
         echo "${packages[*]}: not installed, and cannot be installed from here: their tests will skip"

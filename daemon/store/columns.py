@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
@@ -33,14 +34,17 @@ class UtcTimestamp(TypeDecorator[datetime]):
         return None if value is None else _EPOCH + value * _MICROSECOND
 
 
+TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
+
 class SafeText(TypeDecorator[str]):
     r"""Text of any origin. NUL and lone surrogates, which databases refuse, become ``\x00``, ``\udc80`` ...
 
     Layer names and messages come out of untrusted files; a hostile name must not stop its own scan from being
-    recorded.
+    recorded. Sorted and compared by code point, whatever language a PostgreSQL server was set up for.
     """
 
-    impl = sa.Text
+    impl = TEXT
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
@@ -53,4 +57,9 @@ ROW_ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 """64-bit row number. SQLite numbers rows by itself only in a column declared exactly INTEGER."""
 
 JSON = sa.JSON(none_as_null=True)
-"""Strict JSON: the engine's serializer refuses NaN and infinities (``database.py``)."""
+"""JSON as it was written, text that PostgreSQL keeps letter by letter; see `strict_json`."""
+
+
+def strict_json(value: object) -> str:
+    """The JSON text of a value, for engines; raises ValueError for NaN and infinities, which JSON has no form for."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))

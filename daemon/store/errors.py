@@ -11,7 +11,9 @@ class StoreReason(StrEnum):
     About the database as a whole: ``unsupported_url``; ``cannot_open``: missing rights, not a file, a file
     system without shared memory; ``corrupt``: damaged or not a database; ``foreign``: the database of another
     program; ``newer_schema``: written by a newer layerwatch; ``busy``: another writer held it too long;
-    ``read_only``; ``disk_full``; ``io_error``; ``closed``.
+    ``read_only``; ``disk_full``; ``io_error``; ``closed``. Of a server: ``unreachable``: it is not there, or the
+    connection was lost; ``denied``: wrong password or missing rights; ``no_database``: it has none of this name;
+    ``missing_package``: the client library is not installed; ``displaced``: another daemon works on it now.
 
     About one record: ``not_found``; ``wrong_state``: the record is not where this step may be taken;
     ``already_judged``; ``nothing_pinned``; ``damaged_record``: the stored value cannot be read back.
@@ -27,6 +29,11 @@ class StoreReason(StrEnum):
     DISK_FULL = "disk_full"
     IO_ERROR = "io_error"
     CLOSED = "closed"
+    UNREACHABLE = "unreachable"
+    DENIED = "denied"
+    NO_DATABASE = "no_database"
+    MISSING_PACKAGE = "missing_package"
+    DISPLACED = "displaced"
     NOT_FOUND = "not_found"
     WRONG_STATE = "wrong_state"
     ALREADY_JUDGED = "already_judged"
@@ -46,3 +53,7 @@ class StoreError(Exception):
         self.reason = reason
         self.detail = detail
         super().__init__(f"{reason.value}: {detail}")
+
+
+class AlreadyRunningError(Exception):
+    """Another daemon uses the same store."""

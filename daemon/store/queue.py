@@ -46,7 +46,8 @@ def release(
     """Put a version back in the queue after a failure that may pass, not to be tried before ``not_before``.
 
     Args:
-        counted: False when the scan was given up for no fault of the version; then the attempt does not count.
+        counted: False when the scan was given up for no fault of the version; then the attempt does not count. None is
+            taken off a version that is in the queue already.
 
     Raises:
         StoreError: ``not_found``; ``wrong_state`` when it has been judged.
@@ -56,7 +57,8 @@ def release(
         raise StoreError(
             StoreReason.WRONG_STATE, f"{describe(version)} is judged; reopen it to scan it again"
         )
-    attempts = version.attempts if counted else max(0, version.attempts - 1)
+    begun = version.state is VersionState.SCANNING
+    attempts = max(0, version.attempts - 1) if begun and not counted else version.attempts
     _update(
         connection, version_id, state=VersionState.PENDING.value, not_before=not_before, attempts=attempts
     )

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from layerwatch.daemon.store.address import backend_of
 from layerwatch.daemon.store.errors import StoreError, StoreReason
 
 VERSION_TABLE = "layerwatch_schema"
 """Alembic's version table. Not its default name, by which other programs' databases would pass for ours."""
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 """Every schema revision, oldest first. Kept here so that a start without a migration need not import Alembic."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -24,6 +25,21 @@ class SchemaState(StrEnum):
     EMPTY = "empty"
     OLDER = "older"
     UP_TO_DATE = "up_to_date"
+
+
+def exists(url: str) -> bool:
+    """Whether there are tables at this address of a server; nothing is made or changed.
+
+    Raises:
+        StoreError: as `layerwatch.daemon.store.database.Database.open`.
+    """
+    backend = backend_of(url)
+    engine = backend.create_engine()
+    try:
+        with backend.typed_errors(), engine.connect() as connection:
+            return sa.inspect(connection).has_table(VERSION_TABLE)
+    finally:
+        engine.dispose()
 
 
 def state(connection: sa.Connection) -> SchemaState:

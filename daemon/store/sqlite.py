@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 
+from layerwatch.daemon.store.columns import strict_json
 from layerwatch.daemon.store.errors import StoreError, StoreReason
 
 BUSY_TIMEOUT_SECONDS = 30.0
@@ -64,12 +63,66 @@ _ADVICE = {
 }
 
 
+class SqliteFile:
+    """A database in one file (`layerwatch.daemon.store.backend.Backend`)."""
+
+    read_options: Mapping[str, Any] = {BEGIN_OPTION: READ_TRANSACTION}
+    write_options: Mapping[str, Any] = {BEGIN_OPTION: WRITE_TRANSACTION}
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def place(self) -> str:
+        return str(self.path)
+
+    def make_room(self) -> None:
+        """Create the folder where it is missing."""
+        folder = self.path.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            detail = f"{folder}: cannot create the folder of the database: {error.strerror}"
+            raise StoreError(StoreReason.CANNOT_OPEN, detail) from error
+
+    def create_engine(self) -> sa.Engine:
+        return create_engine(self.path)
+
+    def settle(self) -> None:
+        enable_wal(self.path)
+
+    def typed_errors(self) -> AbstractContextManager[None]:
+        return typed_errors(self.path)
+
+    @contextmanager
+    def migrating(self, writer: sa.Engine) -> Iterator[sa.Connection]:
+        # Batch migrations rebuild tables; with foreign keys on, dropping the old copy would delete the rows
+        # that point to it. The pragma has no effect inside a transaction.
+        with writer.connect() as connection:
+            cursor = connection.connection.cursor()
+            cursor.execute("PRAGMA foreign_keys = OFF")
+            try:
+                with connection.begin():
+                    yield connection
+                    self._check_references(connection)
+            finally:
+                cursor.execute("PRAGMA foreign_keys = ON")
+                cursor.close()
+
+    def _check_references(self, connection: sa.Connection) -> None:
+        broken = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
+        if broken:
+            tables = ", ".join(sorted({str(row[0]) for row in broken}))
+            detail = f"{self.path}: the upgrade was undone: {len(broken)} rows of {tables} point to nothing"
+            raise StoreError(StoreReason.CORRUPT, detail)
+
+
 def create_engine(path: Path) -> sa.Engine:
     """An engine over one SQLite file, for use from several threads."""
     engine = sa.create_engine(
         sa.URL.create("sqlite", database=str(path)),
         connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
-        json_serializer=partial(json.dumps, allow_nan=False, separators=(",", ":")),
+        json_serializer=strict_json,
         poolclass=sa.QueuePool,
         # Connections beyond the first few are closed after use: each holds a page cache.
         pool_size=4,

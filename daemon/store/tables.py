@@ -106,7 +106,8 @@ lineage_edges = sa.Table(
     sa.Column("evidence", JSON),
     sa.Column("found_at", UtcTimestamp, nullable=False),
     sa.Index("ix_lineage_edges_parent_version_id", "parent_version_id"),
-    sa.Index("ix_lineage_edges_parent_name", "parent_name"),
+    # What authors write may be long: PostgreSQL takes 2.7 kB at most into an index that is sorted.
+    sa.Index("ix_lineage_edges_parent_name", "parent_name", postgresql_using="hash"),
 )
 
 # The version in which a tensor was seen first: one row for each, however many versions share it.
@@ -286,5 +287,16 @@ outbox = sa.Table(
     sa.Column("error_detail", SafeText),
     sa.UniqueConstraint("event_id", "receiver"),
     sa.Index("ix_outbox_delivered_at_dead_at_next_attempt_at", "delivered_at", "dead_at", "next_attempt_at"),
+    sqlite_autoincrement=True,
+)
+
+# One row: which daemon works here. Used where a lock may be lost without its holder, on a server.
+daemon_terms = sa.Table(
+    "daemon_terms",
+    metadata,
+    sa.Column("id", ROW_ID, primary_key=True, autoincrement=True),
+    sa.Column("host", SafeText, nullable=False),
+    sa.Column("process", sa.BigInteger, nullable=False),
+    sa.Column("began_at", UtcTimestamp, nullable=False),
     sqlite_autoincrement=True,
 )

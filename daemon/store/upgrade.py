@@ -10,7 +10,8 @@ import json
 import subprocess
 import sys
 
-from layerwatch.daemon.store.database import Database, database_path
+from layerwatch.daemon.store.address import backend_of
+from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.errors import StoreError, StoreReason
 
 _REFUSED = 1
@@ -36,7 +37,7 @@ def upgrade_apart(url: str) -> None:
         last_words = "".join(f": {line}" for line in done.stderr.strip().splitlines()[-1:])
         raise StoreError(
             StoreReason.CANNOT_OPEN,
-            f"{database_path(url)}: the upgrade of its schema ended with code {done.returncode}{last_words}; the "
+            f"{backend_of(url).place}: the upgrade of its schema ended with code {done.returncode}{last_words}; the "
             "database is as it was, start again",
         )
 

@@ -62,6 +62,12 @@ def build_application(app: App) -> FastAPI:
     def authorised(authorization: Annotated[str | None, Header()] = None) -> None:
         _require_token(app, authorization)
 
+    @api.exception_handler(StoreError)
+    def store_failed(request: Request, error: StoreError) -> JSONResponse:
+        # Whoever may read here need not learn where the database is.
+        detail = f"the store cannot be used now ({error.reason}): see the log of layerwatch"
+        return JSONResponse({"detail": detail}, status_code=503, headers={"Retry-After": "5"})
+
     @api.get("/", response_class=PlainTextResponse, include_in_schema=False)
     def index() -> str:
         return _INDEX.format(version=__version__)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import sqlalchemy as sa
@@ -25,13 +23,17 @@ from layerwatch.metrics.measurement import METRIC_SET, FitStatus, LayerKind, Mea
 NOW = datetime(2025, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
 
-@contextmanager
-def new_database() -> Iterator[Database]:
-    """A new database for one example of a property test, where fixtures are shared between examples."""
-    with TemporaryDirectory() as folder:
-        database = Database.open(f"sqlite:///{Path(folder) / 'layerwatch.db'}")
-        yield database
-        database.close()
+NewDatabase = Callable[[], AbstractContextManager[Database]]
+"""Makes a new database for one example of a property test, where fixtures are shared between examples."""
+
+
+def damage(connection: sa.Connection) -> list[str]:
+    """What is wrong with the file and with references between its rows; a server sees to both by itself."""
+    if connection.dialect.name != "sqlite":
+        return []
+    pages = connection.exec_driver_sql("PRAGMA integrity_check").scalars()
+    rows = connection.exec_driver_sql("PRAGMA foreign_key_check")
+    return [*(page for page in pages if page != "ok"), *map(str, rows)]
 
 
 def later(seconds: float) -> datetime:

@@ -106,7 +106,10 @@ EXPECTED: dict[str, list[str]] = {
         "10: store.keep_events: must be longer than 0s",
     ],
     "postgresql": [
-        "2: store.url: PostgreSQL is not supported yet; use a SQLite file: sqlite:///FILE",
+        (
+            "2: store.url: PostgreSQL is reached through psycopg: write "
+            "postgresql://USER:PASSWORD@HOST/DATABASE"
+        ),
     ],
     "private_networks": [
         (

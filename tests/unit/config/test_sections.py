@@ -69,11 +69,21 @@ def test_an_external_url_is_a_plain_http_url() -> None:
         assert "hunter2" not in str(caught.value)
 
 
-def test_only_sqlite_files_are_accepted_as_a_store() -> None:
-    assert StoreSettings(url="sqlite:////var/lib/lw.db").url.reveal() == "sqlite:////var/lib/lw.db"
+def test_sqlite_files_and_postgresql_databases_are_accepted_as_a_store() -> None:
+    for url in (
+        "sqlite:////var/lib/lw.db",
+        "postgresql://me:hunter2@db/lw",
+        "postgresql+psycopg://me:hun/t?r%402@db:5433/lw?sslmode=verify-full",
+        "postgresql:///lw?host=/run/postgresql",
+    ):
+        assert StoreSettings(url=url).url.reveal() == url
     assert StoreSettings(url={"env": "DATABASE_URL"}).url == Secret.from_env("DATABASE_URL")
     for url, message in {
-        "postgresql+psycopg://me:hunter2@db/lw": "PostgreSQL is not supported yet",
+        "postgres://me:hunter2@db/lw": "write postgresql://",
+        "postgresql+asyncpg://me:hunter2@db/lw": "through psycopg: write postgresql://",
+        "postgresql://me:hunter2@db": "names no database",
+        "postgresql://me:hunter2@db/?sslmode=require": "names no database",
+        "postgresql://me:hunter2@more@db/lw": "must be written %40",
         "mysql://me:hunter2@db/lw": "must be a SQLite file",
         "sqlite://": "must be a SQLite file",
         "sqlite:///": "must be a SQLite file",

@@ -11,11 +11,10 @@ import pytest
 
 from hookserver import HookServer
 from layerwatch.config.errors import ConfigError
-from layerwatch.daemon.app import AlreadyRunningError
 from layerwatch.daemon.live import settings_that_need_a_restart
 from layerwatch.daemon.registries.base import Listing
 from layerwatch.daemon.registries.directory.registry import DirectoryRegistry
-from layerwatch.daemon.store.errors import StoreError
+from layerwatch.daemon.store.errors import AlreadyRunningError, StoreError
 from layerwatch_testing.daemons import RunningApp, directory, write_config
 from layerwatch_testing.networks import finetuned, network, with_nan
 from layerwatch_testing.waiting import until
@@ -69,10 +68,10 @@ def test_a_second_daemon_on_the_same_store_is_refused_and_the_first_goes_on(conf
         assert third.get("/-/healthy").status_code == 200
 
 
-def test_a_store_url_from_outside_that_is_no_sqlite_file_is_refused_without_a_trace(
+def test_a_store_url_from_outside_that_is_not_supported_is_refused_without_a_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("STORE_URL", "postgresql://watch:hidden@db/layerwatch")
+    monkeypatch.setenv("STORE_URL", "mysql://watch:hidden@db/layerwatch")
     monkeypatch.chdir(tmp_path)
     config = write_config(tmp_path / "layerwatch.yaml", store={"url": {"env": "STORE_URL"}})
     with pytest.raises((StoreError, ConfigError)) as refused, RunningApp(config):

@@ -10,15 +10,17 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
 
 def upgrade() -> None:
     op.create_table(
         "comparisons",
-        sa.Column("fingerprint", sa.Text(), nullable=False),
-        sa.Column("baseline_fingerprint", sa.Text(), nullable=False),
-        sa.Column("metric_set", sa.Text(), nullable=False),
+        sa.Column("fingerprint", TEXT, nullable=False),
+        sa.Column("baseline_fingerprint", TEXT, nullable=False),
+        sa.Column("metric_set", TEXT, nullable=False),
         sa.Column("saved_at", sa.BigInteger(), nullable=False),
-        sa.Column("layers", sa.Text(), nullable=False),
+        sa.Column("layers", TEXT, nullable=False),
         sa.PrimaryKeyConstraint("fingerprint", "baseline_fingerprint", "metric_set", name="pk_comparisons"),
     )
 

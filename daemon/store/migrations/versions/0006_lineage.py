@@ -11,6 +11,7 @@ branch_labels = None
 depends_on = None
 
 ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
 def upgrade() -> None:
@@ -18,11 +19,11 @@ def upgrade() -> None:
         "lineage_edges",
         sa.Column("version_id", ROW_ID, nullable=False),
         sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("parent", sa.Text(), nullable=False),
-        sa.Column("parent_name", sa.Text(), nullable=False),
+        sa.Column("parent", TEXT, nullable=False),
+        sa.Column("parent_name", TEXT, nullable=False),
         sa.Column("parent_version_id", ROW_ID),
-        sa.Column("relation", sa.Text()),
-        sa.Column("source", sa.Text(), nullable=False),
+        sa.Column("relation", TEXT),
+        sa.Column("source", TEXT, nullable=False),
         sa.Column("confidence", sa.Double(), nullable=False),
         sa.Column("evidence", sa.JSON()),
         sa.Column("found_at", sa.BigInteger(), nullable=False),
@@ -38,10 +39,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("version_id", "position", name="pk_lineage_edges"),
     )
     op.create_index("ix_lineage_edges_parent_version_id", "lineage_edges", ["parent_version_id"])
-    op.create_index("ix_lineage_edges_parent_name", "lineage_edges", ["parent_name"])
+    op.create_index("ix_lineage_edges_parent_name", "lineage_edges", ["parent_name"], postgresql_using="hash")
     op.create_table(
         "tensor_origins",
-        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("digest", TEXT, nullable=False),
         sa.Column("version_id", ROW_ID, nullable=False),
         sa.ForeignKeyConstraint(
             ["version_id"], ["versions.id"], name="fk_tensor_origins_version_id", ondelete="CASCADE"
@@ -52,8 +53,8 @@ def upgrade() -> None:
     op.create_table(
         "signatures",
         sa.Column("version_id", ROW_ID, autoincrement=False, nullable=False),
-        sa.Column("metric_set", sa.Text(), nullable=False),
-        sa.Column("family", sa.Text(), nullable=False),
+        sa.Column("metric_set", TEXT, nullable=False),
+        sa.Column("family", TEXT, nullable=False),
         sa.Column("signature", sa.LargeBinary(), nullable=False),
         sa.ForeignKeyConstraint(
             ["version_id"], ["versions.id"], name="fk_signatures_version_id", ondelete="CASCADE"

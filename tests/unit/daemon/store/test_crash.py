@@ -8,7 +8,7 @@ import subprocess
 from layerwatch.daemon.store import alerts, contents, measurements, versions
 from layerwatch.daemon.store.database import Database
 from layerwatch.metrics.measurement import METRIC_SET
-from storetools import measurement, python
+from storetools import damage, measurement, python
 
 _PROGRAM = """
 import sys
@@ -47,8 +47,7 @@ def _kill(process: subprocess.Popen[str]) -> str:
 def _whole_transactions(database: Database) -> int:
     """How many there are, after checking that each is complete and the file is sound."""
     with database.read() as connection:
-        assert connection.exec_driver_sql("PRAGMA integrity_check").scalars().all() == ["ok"]
-        assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
+        assert damage(connection) == []
         numbers = [int(record.key.version) for record in versions.list_versions(connection, limit=100_000)]
         assert sorted(numbers) == list(range(len(numbers)))
         for number in numbers:

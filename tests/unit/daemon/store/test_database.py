@@ -53,8 +53,8 @@ def test_a_relative_path_stays_the_same_file_when_the_working_folder_changes(
     assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == []
 
 
-def test_connections_use_the_write_ahead_log_full_syncs_and_foreign_keys(database: Database) -> None:
-    with database.read() as connection:
+def test_connections_use_the_write_ahead_log_full_syncs_and_foreign_keys(sqlite_database: Database) -> None:
+    with sqlite_database.read() as connection:
         found = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "cache_size")
@@ -125,11 +125,12 @@ def test_many_threads_read_and_write_without_losing_a_commit(database: Database)
 
 def test_a_writer_that_stays_too_long_is_reported_as_busy(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("layerwatch.daemon.store.sqlite._PRAGMAS", ("PRAGMA busy_timeout = 50",))
+    monkeypatch.setattr("layerwatch.daemon.store.postgresql.BUSY_TIMEOUT_SECONDS", 0.05)
     database = Database.open(url)
     with pytest.raises(StoreError) as caught, database.write(), database.write():
         pass
     assert caught.value.reason is StoreReason.BUSY
-    assert "second layerwatch" in caught.value.detail
+    assert "second layerwatch" in caught.value.detail or "pg_stat_activity" in caught.value.detail
     database.close()
 
 
@@ -148,46 +149,46 @@ def test_a_closed_database_says_so_and_closing_twice_is_fine(database: Database)
     assert caught.value.reason is StoreReason.CLOSED
 
 
-def test_a_file_that_is_no_database_is_refused_with_what_to_do_and_left_alone(url: str) -> None:
-    _file(url).parent.mkdir()
-    _file(url).write_bytes(b"this is not a database at all" * 200)
-    error = _refusal(url)
+def test_a_file_that_is_no_database_is_refused_with_what_to_do_and_left_alone(sqlite_url: str) -> None:
+    _file(sqlite_url).parent.mkdir()
+    _file(sqlite_url).write_bytes(b"this is not a database at all" * 200)
+    error = _refusal(sqlite_url)
     assert error.reason is StoreReason.CORRUPT
-    assert str(_file(url)) in error.detail
+    assert str(_file(sqlite_url)) in error.detail
     assert "restore a backup" in error.detail
-    assert _file(url).read_bytes() == b"this is not a database at all" * 200
+    assert _file(sqlite_url).read_bytes() == b"this is not a database at all" * 200
 
 
-def test_damage_behind_the_header_is_reported_when_it_is_met(url: str) -> None:
-    database = Database.open(url)
+def test_damage_behind_the_header_is_reported_when_it_is_met(sqlite_url: str) -> None:
+    database = Database.open(sqlite_url)
     with database.write() as connection:
         for number in range(200):
             registered(connection, str(number))
     database.close()
-    size = _file(url).stat().st_size
-    with _file(url).open("r+b") as stream:
+    size = _file(sqlite_url).stat().st_size
+    with _file(sqlite_url).open("r+b") as stream:
         # The first page keeps the header and the schema; everything else is overwritten.
         stream.seek(4096)
         stream.write(b"\xa5" * (size - 4096))
     with pytest.raises(StoreError) as caught:
-        database = Database.open(url)
+        database = Database.open(sqlite_url)
         with database.read() as connection:
             versions.list_versions(connection)
     assert caught.value.reason is StoreReason.CORRUPT
 
 
-def test_the_database_of_another_program_is_refused_and_left_alone(url: str) -> None:
-    _file(url).parent.mkdir()
-    other = sqlite3.connect(_file(url))
+def test_the_database_of_another_program_is_refused_and_left_alone(sqlite_url: str) -> None:
+    _file(sqlite_url).parent.mkdir()
+    other = sqlite3.connect(_file(sqlite_url))
     other.execute("CREATE TABLE alembic_version (version_num TEXT)")
     other.execute("CREATE TABLE experiments (name TEXT)")
     other.commit()
     other.close()
-    before = _file(url).read_bytes()
-    error = _refusal(url)
+    before = _file(sqlite_url).read_bytes()
+    error = _refusal(sqlite_url)
     assert error.reason is StoreReason.FOREIGN
     assert "experiments" in error.detail
-    assert _file(url).read_bytes() == before
+    assert _file(sqlite_url).read_bytes() == before
 
 
 def test_a_database_of_a_newer_release_is_refused(url: str) -> None:
@@ -200,9 +201,9 @@ def test_a_database_of_a_newer_release_is_refused(url: str) -> None:
     assert "9999" in error.detail
 
 
-def test_a_folder_in_place_of_the_file_is_refused(url: str) -> None:
-    _file(url).mkdir(parents=True)
-    assert _refusal(url).reason is StoreReason.CANNOT_OPEN
+def test_a_folder_in_place_of_the_file_is_refused(sqlite_url: str) -> None:
+    _file(sqlite_url).mkdir(parents=True)
+    assert _refusal(sqlite_url).reason is StoreReason.CANNOT_OPEN
 
 
 def test_a_folder_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
@@ -226,9 +227,17 @@ def test_a_url_that_names_no_sqlite_file_is_refused(bad: str) -> None:
 
 
 def test_a_refused_url_does_not_repeat_its_password() -> None:
-    error = _refusal("postgresql://layerwatch:hunter2@db/layerwatch")
-    assert error.reason is StoreReason.UNSUPPORTED_URL
-    assert "hunter2" not in str(error)
+    for url in (
+        "mysql://layerwatch:hunter2@db/layerwatch",
+        "postgresql+asyncpg://layerwatch:hunter2@db/layerwatch",
+        "postgresql://layerwatch:hunter2@db",
+        # What stands behind the first @ is no host.
+        "postgresql://layerwatch:p@hunter2@db/layerwatch",
+        "postgresql://layerwatch:hunter2@db:port/layerwatch",
+    ):
+        error = _refusal(url)
+        assert error.reason is StoreReason.UNSUPPORTED_URL
+        assert "hunter2" not in str(error)
 
 
 def test_opening_an_up_to_date_database_imports_nothing_heavy(url: str) -> None:

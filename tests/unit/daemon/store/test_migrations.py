@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -12,12 +11,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
 from layerwatch.daemon.store import schema
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.tables import metadata
+from layerwatch_testing.servers.postgresql import PostgresqlServer
 from storetools import python
 
 
@@ -35,10 +33,10 @@ def test_migrations_build_exactly_the_tables_of_the_code(database: Database) -> 
         assert compare_metadata(context, metadata) == []
 
 
-def test_the_first_migration_writes_the_same_definitions_as_the_tables(database: Database) -> None:
+def test_migrations_write_the_same_definitions_as_the_tables(sqlite_database: Database) -> None:
     # compare_metadata does not look at foreign key actions, partial indexes and AUTOINCREMENT.
     engine = sa.create_engine("sqlite://")
-    with engine.begin() as connection, database.read() as migrated:
+    with engine.begin() as connection, sqlite_database.read() as migrated:
         metadata.create_all(connection)
         found = _schema_of(migrated)
         found.pop(schema.VERSION_TABLE)
@@ -74,15 +72,49 @@ def test_a_database_whose_migrations_were_undone_is_migrated_again(database: Dat
     again.close()
 
 
-def test_the_tables_can_be_written_for_postgresql() -> None:
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    for table in metadata.sorted_tables:
-        statements: list[ExecutableDDLElement] = [CreateTable(table)]
-        statements.extend(CreateIndex(index) for index in table.indexes)
-        text = "\n".join(str(statement.compile(dialect=dialect)) for statement in statements)
-        assert "AUTOINCREMENT" not in text
-        if "id" in table.c:
-            assert "id BIGSERIAL" in text
+def _catalog_of(url: str) -> set[tuple[object, ...]]:
+    """Everything that a server knows of columns, indexes and constraints, order of columns apart."""
+    engine = sa.create_engine(url)
+    with engine.connect() as connection:
+        columns = connection.exec_driver_sql(
+            "SELECT table_name, column_name, data_type, collation_name, is_nullable, column_default "
+            "FROM information_schema.columns WHERE table_schema = 'public'"
+        ).all()
+        indexes = connection.exec_driver_sql("SELECT indexname, indexdef FROM pg_indexes").all()
+        constraints = connection.exec_driver_sql(
+            "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint"
+        ).all()
+    engine.dispose()
+    found = {tuple(row) for row in (*columns, *indexes, *constraints)}
+    return {
+        row for row in found if schema.VERSION_TABLE not in row and f"{schema.VERSION_TABLE}_pkc" not in row
+    }
+
+
+@pytest.mark.server
+def test_migrations_write_the_same_definitions_as_the_tables_on_a_server(
+    server: PostgresqlServer, migrated: str, postgresql_url: str
+) -> None:
+    engine = sa.create_engine(postgresql_url)
+    with engine.begin() as connection:
+        metadata.create_all(connection)
+    engine.dispose()
+    assert _catalog_of(server.url(migrated)) == _catalog_of(postgresql_url)
+
+
+@pytest.mark.server
+def test_all_text_is_kept_in_the_order_of_code_points_and_all_rows_have_long_numbers(
+    server: PostgresqlServer, migrated: str
+) -> None:
+    columns = server.execute(
+        "SELECT table_name, column_name, data_type, collation_name FROM information_schema.columns "
+        f"WHERE table_schema = 'public' AND table_name <> '{schema.VERSION_TABLE}'",
+        migrated,
+    )
+    assert {collation for _, _, kind, collation in columns if kind == "text"} == {"C"}
+    assert {kind for _, name, kind, _ in columns if str(name).endswith("id") and name != "event_id"} == {
+        "bigint"
+    }
 
 
 _OPEN = """
@@ -130,7 +162,6 @@ def test_a_start_that_is_killed_while_migrating_leaves_no_half_schema(url: str) 
     start = python(_DIE_WHILE_MIGRATING, url)
     start.communicate(timeout=120)
     assert start.returncode == -signal.SIGKILL
-    assert Path(url.removeprefix("sqlite:///")).exists()
     engine = sa.create_engine(url)
     with engine.connect() as connection:
         assert sa.inspect(connection).get_table_names() == []

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from layerwatch.daemon.store import refs
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.origins import name_of, resolve
-from storetools import NOW, judged, new_database, registered
+from storetools import NOW, NewDatabase, judged, registered
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 
@@ -94,8 +94,8 @@ def test_a_model_of_several_versions_is_not_exact(database: Database) -> None:
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
-@given(st.text(max_size=40) | st.text(alphabet="/@:+amv1.%_", max_size=20))
-def test_no_text_is_too_much(parent: str) -> None:
+@given(parent=st.text(max_size=40) | st.text(alphabet="/@:+amv1.%_", max_size=20))
+def test_no_text_is_too_much(new_database: NewDatabase, parent: str) -> None:
     assert len(name_of(parent)) <= len(parent)
     if not parent.isascii():
         return

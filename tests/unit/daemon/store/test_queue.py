@@ -13,7 +13,7 @@ from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.errors import StoreError, StoreReason
 from layerwatch.daemon.store.records import VersionState
 from layerwatch.metrics.findings import Verdict
-from storetools import NOW, judged, later, new_database, registered
+from storetools import NOW, NewDatabase, judged, later, registered
 
 
 def test_nothing_waits_in_an_empty_store(database: Database) -> None:
@@ -145,8 +145,10 @@ def test_counts_name_every_state_and_leave_out_what_cannot_be_scanned(database: 
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.data())
-def test_whatever_happens_a_model_has_one_scan_at_most_and_keeps_its_order(data: st.DataObject) -> None:
+@given(data=st.data())
+def test_whatever_happens_a_model_has_one_scan_at_most_and_keeps_its_order(
+    new_database: NewDatabase, data: st.DataObject
+) -> None:
     with new_database() as database, database.write() as connection:
         numbers = data.draw(st.permutations(range(1, 6)))
         for number in numbers:

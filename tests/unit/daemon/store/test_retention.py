@@ -31,7 +31,7 @@ from layerwatch.daemon.store.retention import Pruned, prune
 from layerwatch.metrics.findings import Verdict
 from layerwatch.metrics.measurement import METRIC_SET
 from layerwatch.metrics.merge import MergeMethod, MergeRecipe
-from storetools import NOW, content, firing, judged, later, measurement, new_database, registered
+from storetools import NOW, NewDatabase, content, damage, firing, judged, later, measurement, registered
 
 _NOTHING = Pruned(reports=0, versions=0, contents=0, comparisons=0, measurements=0, events=0, deferred=False)
 
@@ -279,9 +279,9 @@ _STEP = st.tuples(
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(_STEP, max_size=30), st.integers(1, 4))
+@given(steps=st.lists(_STEP, max_size=30), keep=st.integers(1, 4))
 def test_whatever_happened_before_nothing_needed_is_lost(
-    steps: list[tuple[str, int, Verdict]], keep: int
+    new_database: NewDatabase, steps: list[tuple[str, int, Verdict]], keep: int
 ) -> None:
     with new_database() as database, database.write() as connection:
         for position, (action, number, verdict) in enumerate(steps):
@@ -298,7 +298,7 @@ def test_whatever_happened_before_nothing_needed_is_lost(
                 assert measurements.known(connection, f"digest-of-{record.fingerprint}")
             if record.current and record.gone_at is None:
                 assert record.id in left
-        assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
+        assert damage(connection) == []
         # A second call finds nothing more to do.
         assert prune(connection, keep, NOW) == _NOTHING
 
