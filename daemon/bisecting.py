@@ -12,7 +12,7 @@ from layerwatch.config.settings import Settings
 from layerwatch.daemon.baselines import known_relation
 from layerwatch.daemon.bisect import Bisection, Link, bisect
 from layerwatch.daemon.examining import examine_stored
-from layerwatch.daemon.gate.engine import measure_file
+from layerwatch.daemon.gate.measuring import measure_file
 from layerwatch.daemon.history import load_history
 from layerwatch.daemon.lineage.line import ancestry
 from layerwatch.daemon.measuring import is_complete

@@ -14,12 +14,14 @@ from layerwatch.daemon.commands import (
     baseline,
     bisect,
     config,
+    convert,
     demo,
     explain,
     gate,
     lineage,
     run,
     scan,
+    verify,
 )
 
 app = typer.Typer(
@@ -51,6 +53,8 @@ def _root(
 app.command("run")(run.run)
 app.command("scan")(scan.scan)
 app.command("gate")(gate.gate)
+app.command("convert")(convert.convert)
+app.command("verify")(verify.verify)
 app.command("backtest")(backtest.backtest)
 app.command("bisect")(bisect.bisect)
 app.command("lineage")(lineage.lineage)

@@ -57,14 +57,27 @@ class BaselinePart(ModelPart):
     because: str | None = None
 
 
+class SuppressionPart(_Part):
+    """That an entry of an ignore file took a finding out of the gate's decision: why, and through which day (UTC)."""
+
+    reason: ForeignText
+    expires: str
+
+
 class FindingPart(_Part):
-    """One violation of one rule."""
+    """One violation of one rule.
+
+    ``new``: whether the baseline by itself lacks it; null where that was not asked. ``suppressed``: set where an ignore
+    file took it out of the gate's decision.
+    """
 
     rule: str
     severity: str
     layer: ForeignText | None
     message: ForeignText
     evidence: dict[str, EvidenceValue]
+    new: bool | None = None
+    suppressed: SuppressionPart | None = None
 
 
 class DiagnosisPart(_Part):
@@ -165,6 +178,36 @@ class SkippedPart(_Part):
     reason: ForeignText
 
 
+class IgnoreEntryPart(_Part):
+    """One entry of an ignore file; ``line`` is where it begins, layer and model are patterns, null for any."""
+
+    rule: str
+    layer: ForeignText | None
+    model: ForeignText | None
+    reason: ForeignText
+    expires: str
+    line: int | None
+
+
+class GatePart(_Part):
+    """What ``layerwatch gate`` was asked, and what it answered.
+
+    ``exit_code``: 0 pass, 1 findings, 3 something was not examined. ``expired``, ``stale`` and ``expiring``: entries of
+    the ignore file that are about this model and need a person: no longer in force, matching nothing, in force for a few
+    more days.
+    """
+
+    fail_on: Literal["warning", "critical"]
+    fail_new: bool
+    allow_undecided: bool
+    exit_code: Literal[0, 1, 3]
+    ignore_file: ForeignText | None
+    ignore_file_sha256: str | None
+    expired: tuple[IgnoreEntryPart, ...]
+    stale: tuple[IgnoreEntryPart, ...]
+    expiring: tuple[IgnoreEntryPart, ...]
+
+
 class ToolPart(_Part):
     """What produced the report."""
 
@@ -174,7 +217,11 @@ class ToolPart(_Part):
 
 
 class Report(_Part):
-    """The whole report."""
+    """The whole report.
+
+    ``complete``: whether everything that had to be examined was, whatever the verdict; null in reports of versions that
+    did not say so. ``gate``: only in reports of ``layerwatch gate``.
+    """
 
     schema_version: Literal[1] = 1
     model: ModelPart
@@ -188,6 +235,8 @@ class Report(_Part):
     blind_spots: tuple[str, ...]
     timings: dict[str, float]
     tool: ToolPart
+    complete: bool | None = None
+    gate: GatePart | None = None
 
     def to_json(self, indent: int | None = None) -> str:
         """JSON text without NaN or Infinity."""
@@ -219,6 +268,7 @@ def build_report(
         blind_spots=judgement.blind_spots,
         timings={name: round(seconds, 6) for name, seconds in timings.items()},
         tool=ToolPart(version=__version__, metric_set=METRIC_SET, rule_set=RULE_SET),
+        complete=examination.is_complete,
     )
 
 

@@ -1,8 +1,20 @@
-"""What holds for every test: generated examples are the same in every run and have no time limit of their own."""
+"""What holds for every test: the same generated examples in every run, and nothing kept from one test to the next."""
 
 from __future__ import annotations
 
+from itertools import count
+
+import pytest
 from hypothesis import settings
 
 settings.register_profile("layerwatch", derandomize=True, deadline=None)
 settings.load_profile("layerwatch")
+
+_NUMBERS = count()
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the gate measured before the code was changed must not be found."""
+    folder = tmp_path_factory.getbasetemp() / "caches" / str(next(_NUMBERS))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))

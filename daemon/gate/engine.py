@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from layerwatch.config.settings import Settings
 from layerwatch.daemon.baselines import known_relation
-from layerwatch.daemon.scan.content import MeasuredContent, Progress, measure_content, unreadable_content
-from layerwatch.daemon.scan.executor import Executor, LocalExecutor
-from layerwatch.daemon.scan.messages import ScanRequest
+from layerwatch.daemon.gate.cache import MeasurementCache
+from layerwatch.daemon.gate.measuring import measure_pair
+from layerwatch.daemon.scan.content import Progress
+from layerwatch.daemon.scan.executor import LocalExecutor
 from layerwatch.daemon.store.records import ContentRecord
-from layerwatch.metrics.errors import UnreadableError
 from layerwatch.metrics.examination import Problem
+from layerwatch.metrics.findings import Finding, Severity
 from layerwatch.metrics.joining import examine
 from layerwatch.metrics.judge import judge
 from layerwatch.metrics.layers import Skipped
-from layerwatch.metrics.manifest import build_manifest
 from layerwatch.metrics.measurement import Measurement
 from layerwatch.metrics.report import BaselinePart, ModelPart, Report, build_report
 
@@ -34,6 +33,8 @@ def examine_files(
     settings: Settings,
     progress: Callable[[str, Progress], None],
     keep: Keep | None = None,
+    cache: MeasurementCache | None = None,
+    mark_new: bool = False,
 ) -> Report:
     """The report of a model, against a baseline when one is given; element-wise comparison is exact.
 
@@ -41,69 +42,60 @@ def examine_files(
         relation: how the model came from the baseline; None when not said.
         progress: told ("baseline" or "model", progress) after each layer.
         keep: given everything that was measured, randomised spectra included; for plots.
+        cache: of measurements; None to take each anew.
+        mark_new: say of each finding whether the baseline lacks it (:func:`with_new_marked`).
     """
     kept: dict[str, Measurement] = {}
     executor = LocalExecutor(settings.scan)
     began = time.monotonic()
     try:
-        executor.prepare()
-        measure = partial(measure_file, executor, kept, keep is not None)
-        before = measure(baseline, None, partial(progress, "baseline")) if baseline else None
-        problem = before.content.file_problem if before else None
-        # A baseline that could not be read is not opened again: its trouble is not the model's.
-        found = measure(model, baseline if problem is None else None, partial(progress, "model"))
+        pair = measure_pair(executor, kept, keep is not None, model, baseline, cache, progress)
     finally:
         executor.close()
     measured = time.monotonic()
-    content = found.content
-    usable = before.content if before and problem is None else None
+    content, before = pair.model.content, pair.baseline
+    problem = before.file_problem if before is not None else None
+    usable = before if problem is None else None
     if keep is not None:
         keep(content, usable, kept.get)
     examination = replace(
-        examine(content, usable, kept.get, found.exact),
+        examine(content, usable, kept.get, pair.model.exact),
         baseline_problem=Problem(*problem) if problem is not None else None,
         relation=known_relation(relation) if usable is not None else None,
     )
     judgement = judge(examination, settings.rules)
+    alone = judge(examine(usable, None, kept.get, {}), settings.rules) if mark_new and usable else None
     timings = {"measure_seconds": measured - began, "judge_seconds": time.monotonic() - measured}
     part = None
     if before is not None and baseline is not None:
         part = BaselinePart(
-            **_model_part(baseline, before.content).model_dump(), relation=relation, chosen_by="command line"
+            **_model_part(baseline, before).model_dump(), relation=relation, chosen_by="command line"
         )
     skipped = tuple(Skipped(one.name, one.reason) for one in content.skipped)
-    return build_report(_model_part(model, content), part, examination, judgement, skipped, timings)
+    report = build_report(_model_part(model, content), part, examination, judgement, skipped, timings)
+    return with_new_marked(report, alone.findings if alone is not None else ()) if mark_new else report
 
 
-def measure_file(
-    executor: Executor,
-    kept: dict[str, Measurement],
-    shuffled: bool,
-    path: Path,
-    baseline: Path | None,
-    progress: Callable[[Progress], None],
-) -> MeasuredContent:
-    """What is in a model, and how it differs from a baseline; one that cannot be examined is a result too.
+def with_new_marked(report: Report, of_baseline: Sequence[Finding]) -> Report:
+    """Say of each finding whether it is new.
 
-    Args:
-        kept: measurements by digest; new ones are added, and those that are there are not taken again.
-        shuffled: also take the spectra of the shuffled elements.
+    It is not when the baseline, examined by itself with nothing to compare it with, has a finding of the same rule on
+    the same layer that is at least as severe. So whatever only a comparison can find is new.
     """
-    fingerprint, size = "", 0
-    try:
-        manifest = build_manifest(path)
-        fingerprint, size = manifest.fingerprint, manifest.size_bytes
-        return measure_content(
-            executor,
-            ScanRequest(str(path), str(baseline) if baseline else None, shuffled),
-            fingerprint,
-            size,
-            known=kept.__contains__,
-            save=lambda measurement: kept.__setitem__(measurement.digest, measurement),
-            progress=progress,
-        )
-    except UnreadableError as error:
-        return MeasuredContent(unreadable_content(fingerprint, size, error), {})
+    known: dict[tuple[str, str | None], int] = {}
+    for finding in of_baseline:
+        key = finding.rule, finding.layer
+        known[key] = max(known.get(key, -1), finding.severity.rank)
+    return report.model_copy(
+        update={
+            "findings": tuple(
+                one.model_copy(
+                    update={"new": known.get((one.rule, one.layer), -1) < Severity(one.severity).rank}
+                )
+                for one in report.findings
+            )
+        }
+    )
 
 
 def _model_part(path: Path, content: ContentRecord) -> ModelPart:

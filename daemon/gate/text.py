@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from layerwatch.daemon.gate.facts import answer, set_aside
 from layerwatch.metrics.findings import LayerStatus, Severity, Verdict
 from layerwatch.metrics.report import DiagnosisPart, FindingPart, LayerPart, Report
 
@@ -56,19 +57,54 @@ def print_table(report: Report, console: Console) -> None:
     print_findings(report, console)
 
 
-def print_findings(report: Report, console: Console) -> None:
-    """The findings, worst first, what was not seen, and the verdict."""
-    for line in _finding_lines(report):
+def print_findings(report: Report, console: Console, show_suppressed: bool = False) -> None:
+    """The findings, worst first, what was not seen, the verdict, and what the gate makes of it where that differs.
+
+    Args:
+        show_suppressed: list what an ignore file suppresses, too; otherwise it is counted.
+    """
+    counting = tuple(finding for finding in report.findings if finding.suppressed is None)
+    suppressed = tuple(finding for finding in report.findings if finding.suppressed is not None)
+    lines = [*_finding_lines(report, counting)]
+    if show_suppressed:
+        lines += [_finding_line(finding) for finding in suppressed]
+    elif suppressed:
+        name = report.gate.ignore_file if report.gate and report.gate.ignore_file else "the ignore file"
+        lines.append(
+            Text(
+                printable(
+                    f"{_counted(len(suppressed), 'finding')} suppressed by {name}; see --show-suppressed"
+                )
+            )
+        )
+    for line in lines:
         console.print(line, soft_wrap=True)
-    if report.findings:
+    if lines:
         console.print()
-    _print_diagnoses(report.diagnoses, console)
+    _print_diagnoses(_still_of_interest(report.diagnoses, counting, suppressed), console)
     undecided = [layer.name for layer in report.layers if layer.status is LayerStatus.UNDECIDED]
     console.print(f"[dim]{escape(printable(_examined(report, undecided)))}[/dim]", soft_wrap=True)
     for spot in report.blind_spots:
         console.print(f"[dim]not seen: {escape(spot)}[/dim]", soft_wrap=True)
     style = _VERDICT_STYLE[report.verdict]
     console.print(f"verdict: [{style}]{report.verdict}[/{style}]", soft_wrap=True)
+    if report.gate is not None and set_aside(report):
+        console.print(Text(f"gate {answer(report)}"), soft_wrap=True)
+
+
+def _still_of_interest(
+    diagnoses: tuple[DiagnosisPart, ...],
+    counting: tuple[FindingPart, ...],
+    suppressed: tuple[FindingPart, ...],
+) -> tuple[DiagnosisPart, ...]:
+    """Without those of which nothing is left that counts."""
+
+    def is_among(diagnosis: DiagnosisPart, findings: tuple[FindingPart, ...]) -> bool:
+        if diagnosis.layer is None:
+            return any(one.rule == diagnosis.defect for one in findings)
+        return any(one.layer == diagnosis.layer for one in findings)
+
+    return tuple(one for one in diagnoses if is_among(one, counting) or not is_among(one, suppressed))
 
 
 def _print_diagnoses(diagnoses: tuple[DiagnosisPart, ...], console: Console) -> None:
@@ -110,16 +146,16 @@ def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _finding_lines(report: Report) -> Iterator[Text]:
+def _finding_lines(report: Report, findings: tuple[FindingPart, ...]) -> Iterator[Text]:
     """A line for each; what most layers share is one line, about the worst of them."""
     shared = {one.defect for one in report.diagnoses if one.layer is None and one.layers}
     told: set[str] = set()
-    for finding in report.findings:
+    for finding in findings:
         if finding.layer is None or finding.rule not in shared:
             yield _finding_line(finding)
         elif finding.rule not in told:
             told.add(finding.rule)
-            alike = [one for one in report.findings if one.rule == finding.rule and one.layer is not None]
+            alike = [one for one in findings if one.rule == finding.rule and one.layer is not None]
             worst = ", ".join(f"{one.layer} ({one.message})" for one in alike[:_SHOWN_LAYERS])
             more = " and others" if len(alike) > _SHOWN_LAYERS else ""
             line = Text()
@@ -137,6 +173,11 @@ def _finding_line(finding: FindingPart) -> Text:
         line.append(f"{printable(finding.layer)}: ", style="bold")
     line.append(printable(finding.message))
     line.append(f"  [{finding.rule}]", style="dim")
+    if finding.new is False:
+        line.append(" not new", style="dim")
+    if finding.suppressed is not None:
+        until = f" suppressed until {finding.suppressed.expires}: {finding.suppressed.reason}"
+        line.append(printable(until), style="dim")
     return line
 
 

@@ -39,8 +39,8 @@ PARTS: Mapping[str, tuple[str, Callable[[Plan], Iterator[Row]]]] = {
     "d": ("growth", growth),
     "e": ("re-scan", rescan),
     "f": ("looks at registries", registries),
-    "h": ("the gate", gating),
     "g": ("scrapes of many series", exposition),
+    "h": ("the gate", gating),
 }
 
 

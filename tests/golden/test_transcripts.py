@@ -43,6 +43,7 @@ _NORMALISED = (
     (re.compile(r"\b\d+\.\d+ s\b"), "<seconds> s"),
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC"), "<time>"),
     (re.compile(r'("\w+_seconds": )[\d.e-]+'), r'\1"<seconds>"'),
+    (re.compile(r'\btime="[\d.]+"'), 'time="<seconds>"'),
 )
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{5,}(e-?\d+)?")
 

@@ -43,7 +43,9 @@ def peak_resident_bytes(pid: int) -> int:
 
 def environment(**other: str) -> dict[str, str]:
     """An environment in which output is the same everywhere: no settings, no colours, UTF-8, UTC."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+    kept = {
+        name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME") if name in os.environ
+    }
     fixed = {"LANG": "C.UTF-8", "TZ": "UTC", "NO_COLOR": "1", "COLUMNS": "100", "LOGNAME": "tester"}
     return {**kept, **fixed, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **other}
 

@@ -104,7 +104,7 @@ def test_the_fields_of_schema_version_1_are_there() -> None:
     }
     assert document["tool"] == {"version": __version__, "metric_set": METRIC_SET, "rule_set": RULE_SET}
     (finding,) = document["findings"]
-    assert finding.keys() == {"rule", "severity", "layer", "message", "evidence"}
+    assert finding.keys() == {"rule", "severity", "layer", "message", "evidence", "new", "suppressed"}
     for one in document["layers"]:
         assert one.keys() == {"name", "kind", "shape", "dtype", "status", "metrics", "change"}
         assert {

@@ -25,10 +25,10 @@ from layerwatch_testing.reports import report_of
 
 TOP = {
     *("schema_version", "model", "baseline", "verdict", "findings", "layers", "skipped", "blind_spots"),
-    *("timings", "tool"),
+    *("timings", "tool", "complete", "gate"),
 }
 MODEL = {"source", "name", "version", "fingerprint", "format", "size_bytes"}
-FINDING = {"rule", "severity", "layer", "message", "evidence"}
+FINDING = {"rule", "severity", "layer", "message", "evidence", "new", "suppressed"}
 LAYER = {"name", "kind", "shape", "dtype", "status", "metrics", "change"}
 METRICS = {
     *("alpha", "alpha_sigma", "ks_distance", "xmin", "tail_size", "fit_status", "alpha_hat", "log_norm"),
