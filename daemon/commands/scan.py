@@ -16,9 +16,10 @@ from layerwatch.daemon.commands.local import (
     settings_of,
     write_output,
 )
-from layerwatch.daemon.commands.models import given_model, named
+from layerwatch.daemon.commands.models import CANNOT_EXAMINE, given_model, named
 from layerwatch.daemon.commands.plots import KeptLayers, plots_directory, title_of, write_scan_plots
 from layerwatch.daemon.commands.run import CONFIG_OPTION
+from layerwatch.metrics.relation import Relation
 
 
 class ScanFormat(StrEnum):
@@ -32,6 +33,7 @@ class ScanFormat(StrEnum):
 def scan(
     model: Annotated[str, typer.Argument(help="File, directory or address (mlflow:/name@alias) of weights.")],
     baseline: Annotated[str | None, typer.Option(help="The same, to compare with.")] = None,
+    relation: Annotated[Relation | None, typer.Option(help="How MODEL came from the baseline.")] = None,
     format_: Annotated[
         ScanFormat, typer.Option("--format", help="How to print the report.")
     ] = ScanFormat.TABLE,
@@ -44,7 +46,8 @@ def scan(
     """Measure every layer of MODEL and judge it. Exit code 0 unless the command could not run."""
     from layerwatch.daemon.gate.engine import examine_files
     from layerwatch.daemon.gate.tables import to_csv
-    from layerwatch.daemon.gate.text import print_table
+    from layerwatch.daemon.gate.text import print_table, printable
+    from layerwatch.daemon.scan.executor import WorkerStartError
 
     output = output_path(output)
     settings = settings_of(config)
@@ -55,7 +58,13 @@ def scan(
         plots = plots_directory(plots)
         progress = stack.enter_context(layer_progress())
         paths = given.path, before.path if before else None
-        report = examine_files(*paths, None, settings, progress, keep=kept.keep if plots else None)
+        declared = str(relation) if relation else None
+        keep = kept.keep if plots else None
+        try:
+            report = examine_files(*paths, declared, settings, progress, keep=keep)
+        except WorkerStartError as error:
+            typer.echo(printable(str(error)), err=True)
+            raise typer.Exit(CANNOT_EXAMINE) from None
         report = named(report, given, before)
     match format_:
         case ScanFormat.JSON:
