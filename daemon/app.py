@@ -38,6 +38,7 @@ from layerwatch.daemon.manners import Manners
 from layerwatch.daemon.pipeline import Interrupted, Pipeline, PipelineSettings
 from layerwatch.daemon.scan.executor import LocalExecutor
 from layerwatch.daemon.scanning import ScanLoop
+from layerwatch.daemon.seldom import Seldom
 from layerwatch.daemon.snapshot import Snapshot, duplicate_series
 from layerwatch.daemon.store import retention, versions
 from layerwatch.daemon.store.alerts import DatabaseOutbox, oldest_undelivered
@@ -122,6 +123,7 @@ class App:
         self.watchers: dict[str, Watcher] = {}
         self.loops: list[ScanLoop] = []
         self._stop = threading.Event()
+        self._store_troubles = Seldom(timedelta(minutes=10))
         # Handlers run inside the thread that may be waiting: of all ways to wake it, only this one is reentrant.
         self._wishes: SimpleQueue[_Wish] = SimpleQueue()
         self._failure: AlreadyRunningError | None = None
@@ -500,7 +502,10 @@ class App:
                 return
             except StoreError as error:
                 if not self._stop.is_set():
-                    _LOGGER.error("loop %s waits for the store: %s", loop, error)
+                    # Once a second for as long as a database server is away is once too often.
+                    news = self._store_troubles.is_news(f"{loop} {error.reason}", now())
+                    level = logging.ERROR if news else logging.DEBUG
+                    _LOGGER.log(level, "loop %s waits for the store: %s", loop, error)
                     self.telemetry.cycle_errors.labels(kind).inc()
             except Exception:
                 _LOGGER.exception("unexpected error in loop %s; please report it", loop)

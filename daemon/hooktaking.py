@@ -13,9 +13,9 @@ from layerwatch.daemon.registries.hooks import (
     Deliveries,
     HookEvent,
     HookRefused,
-    Seldom,
     verifier_of,
 )
+from layerwatch.daemon.seldom import Seldom
 from layerwatch.daemon.telemetry import DaemonTelemetry
 
 _LOGGER = logging.getLogger(__name__)
