@@ -145,7 +145,11 @@ class App:
             AlreadyRunningError: also when another daemon took the store over.
         """
         with ExitStack() as stack:
-            stack.enter_context(self._signals())
+            stack.enter_context(self._signals(signal.SIGHUP))
+            # Until the store is open there is nothing to end in order, and a database server may let us wait for long:
+            # who wants an end has it at once.
+            self._open_store(stack)
+            stack.enter_context(self._signals(signal.SIGTERM, signal.SIGINT))
             self._setup(stack)
             self._mark_loaded(True)
             self.web.start()
@@ -230,9 +234,8 @@ class App:
                 )
         return waiting
 
-    def _setup(self, stack: ExitStack) -> None:
-        settings = self.live.settings
-        url = store_url(settings, self._config)
+    def _open_store(self, stack: ExitStack) -> None:
+        url = store_url(self.live.settings, self._config)
         hold = stack.enter_context(only_daemon(url))
         self.database = Database.open(url, upgrade_apart)
         stack.callback(_step, "close the store", self.database.close)
@@ -241,6 +244,9 @@ class App:
             interrupted = versions.reset_interrupted(connection)
         if interrupted:
             _LOGGER.info("%d scans were interrupted and wait again", interrupted)
+
+    def _setup(self, stack: ExitStack) -> None:
+        settings = self.live.settings
         server = settings.server
         self.snapshot = Snapshot(self.database, server.max_series_per_model, server.external_url)
         self.telemetry.exposition_series.set_function(lambda: self.snapshot.exposition.series)
@@ -590,14 +596,14 @@ class App:
             _LOGGER.warning("these changes need a restart: %s", ", ".join(restart))
 
     @contextmanager
-    def _signals(self) -> Iterator[None]:
+    def _signals(self, *numbers: signal.Signals) -> Iterator[None]:
         """Signal handlers only leave a wish; nothing is done inside a handler."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         before = {
             number: signal.signal(number, lambda number, frame: self._wishes.put(_WISH_OF[number]))
-            for number in _WISH_OF
+            for number in numbers
         }
         try:
             yield

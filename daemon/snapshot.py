@@ -67,8 +67,8 @@ class Snapshot:
 
     def refresh(self) -> None:
         """Render anew what changed of what the refs point at, and publish it by one assignment."""
-        self._stale = True
         with self._lock:
+            self._stale = True
             began = time.monotonic()
             kept: dict[tuple[str, str, str], tuple[_Stamp, RenderedRef]] = {}
             with self._database.read() as connection:

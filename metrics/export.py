@@ -151,9 +151,7 @@ class _RefCollector:
         key = [_label(sample.registry), _label(sample.model), _label(sample.ref)]
         families = _Families()
         own, groups = summarise_experts(sample.layers)
-        told = groups[: self._max_series // _SERIES_PER_GROUP]
-        left = self._max_series - len(told) * _SERIES_PER_GROUP
-        layers = _kept_layers(_unique(own), left // SERIES_PER_LAYER)
+        layers, told = _within(self._max_series, _unique(own), groups)
         for family, (_, attribute) in zip(families.layers, _LAYER_GAUGES, strict=True):
             for layer in layers:
                 value = getattr(layer, attribute)
@@ -209,8 +207,25 @@ def _unique(layers: Sequence[LayerSample]) -> tuple[LayerSample, ...]:
     return tuple({_label(layer.name): layer for layer in reversed(layers)}.values())[::-1]
 
 
-def _kept_layers(layers: tuple[LayerSample, ...], limit: int) -> tuple[LayerSample, ...]:
-    if len(layers) <= limit:
-        return layers
-    ranked = sorted(range(len(layers)), key=lambda index: (-STATUS_VALUES[layers[index].status], index))
-    return tuple(layers[index] for index in sorted(ranked[:limit]))
+def _within(
+    limit: int, layers: Sequence[LayerSample], groups: Sequence[ExpertsSample]
+) -> tuple[tuple[LayerSample, ...], tuple[ExpertsSample, ...]]:
+    """What is exported of so many series at most, in the given order: the most conspicuous.
+
+    At equal status a layer goes before a group of experts: of the group there are layers of their own where it matters.
+    """
+    ranked: list[tuple[int, int, int, LayerSample | ExpertsSample]] = [
+        *((-STATUS_VALUES[one.status], 0, place, one) for place, one in enumerate(layers)),
+        *(
+            (-max(map(STATUS_VALUES.__getitem__, one.statuses)), 1, place, one)
+            for place, one in enumerate(groups)
+        ),
+    ]
+    kept: set[str] = set()
+    told: set[str] = set()
+    for *_, one in sorted(ranked, key=lambda entry: entry[:3]):
+        limit -= SERIES_PER_LAYER if isinstance(one, LayerSample) else _SERIES_PER_GROUP
+        if limit < 0:
+            break
+        (kept if isinstance(one, LayerSample) else told).add(one.name)
+    return tuple(one for one in layers if one.name in kept), tuple(one for one in groups if one.name in told)

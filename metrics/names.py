@@ -23,7 +23,7 @@ MODEL_VERDICT = (
 )
 MODEL_ACCEPTED = (
     "layerwatch_model_accepted",
-    "1 when the version that the ref points at did not pass, and a person called it normal, else 0.",
+    "1 when a person called normal what keeps the version that the ref points at from passing, else 0.",
 )
 MODEL_JUDGED = (
     "layerwatch_model_judged_timestamp_seconds",

@@ -10,8 +10,9 @@ import sqlalchemy as sa
 from layerwatch.daemon.store import tables
 from layerwatch.daemon.store.baselines import was_accepted
 from layerwatch.daemon.store.records import VersionKey, VersionState
+from layerwatch.daemon.store.verdicts import findings
 from layerwatch.daemon.store.versionrows import PRESENT
-from layerwatch.metrics.findings import Verdict
+from layerwatch.metrics.findings import RuleGroup, Severity, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,8 @@ class JudgedRef:
 
     Attributes:
         version_id: number of the version's row.
-        accepted: the version did not pass, and a person called it normal.
+        accepted: the version did not pass, a person called it normal, and nothing is left that only another version
+            ends (bytes changed in place, a lineage that does not hold).
     """
 
     registry: str
@@ -57,9 +59,20 @@ def judged_refs(connection: sa.Connection) -> list[JudgedRef]:
         verdict = Verdict(row.verdict)
         key = VersionKey(row.registry, row.model, row.version)
         # Asked for the few that need it: most versions pass.
-        accepted = verdict is not Verdict.PASS and was_accepted(connection, key, row.fingerprint)
+        accepted = (
+            verdict is not Verdict.PASS
+            and was_accepted(connection, key, row.fingerprint)
+            and not _beyond_acceptance(connection, row.version_id)
+        )
         found.append(JudgedRef(*row[:-1], verdict, accepted))
     return found
+
+
+def _beyond_acceptance(connection: sa.Connection, version_id: int) -> bool:
+    return any(
+        one.severity is Severity.CRITICAL and one.group is not RuleGroup.WEIGHTS
+        for one in findings(connection, version_id)
+    )
 
 
 def oldest_waiting(connection: sa.Connection) -> datetime | None:

@@ -5,6 +5,7 @@ The client library, psycopg, is imported with the first engine.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -84,8 +85,11 @@ _WORDS = (
     ("database", StoreReason.NO_DATABASE),
 )
 _FATAL = "FATAL:"
+_INVALID = re.compile(r"invalid (\w+|integer) value[: ]")
+"""What libpq says when it refuses a setting of its own, before it asks anybody."""
 
 _ADVICE = {
+    StoreReason.UNSUPPORTED_URL: "check what stands behind the ? of store.url: the settings of libpq, such as sslmode=require",
     StoreReason.UNREACHABLE: "check host and port of store.url, and that the server runs; once it answers, layerwatch "
     "goes on by itself",
     StoreReason.DENIED: "check user and password of store.url (it is read at the start), and that the user may create "
@@ -217,8 +221,13 @@ def _reason_of(error: exc.DBAPIError) -> StoreReason | None:
     code = getattr(error.orig, "sqlstate", None)
     if code is not None:
         return _REASONS.get(code, _REASONS.get(code[:2]))
+    if isinstance(error, exc.ProgrammingError):
+        # Without a code no server said so: the library found it in the URL.
+        return StoreReason.UNSUPPORTED_URL
     if not isinstance(error, exc.OperationalError | exc.InterfaceError):
         return None
+    if _INVALID.search(str(error.orig)):
+        return StoreReason.UNSUPPORTED_URL
     _, fatal, said = str(error.orig).partition(_FATAL)
     words = (reason for word, reason in _WORDS if fatal and word in said)
     return next(words, StoreReason.UNREACHABLE)

@@ -214,6 +214,19 @@ def test_sigterm_while_a_huge_file_is_hashed_ends_in_time(
     assert daemon.wait(DRAIN_SECONDS) == 0
 
 
+def test_sigterm_ends_a_daemon_at_once_that_waits_for_a_silent_database_server(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://watch:word@127.0.0.1:{silent.getsockname()[1]}/layerwatch"
+        config = write_config(tmp_path / "layerwatch.yaml", store={"url": url})
+        with DaemonProcess(config) as waiting:
+            connection, _ = silent.accept()
+            with connection:
+                waiting.send(signal.SIGTERM)
+                assert waiting.wait(DRAIN_SECONDS) == 0
+                # It was the signal that ended it, not the server's silence.
+                assert "postgresql" not in waiting.log
+
+
 # Reloading
 
 

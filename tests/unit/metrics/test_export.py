@@ -347,3 +347,22 @@ def test_what_a_person_called_normal_is_told_apart() -> None:
 
     assert value(found, "layerwatch_model_accepted", model="a") == 1
     assert value(found, "layerwatch_model_accepted", model="b") == 0
+
+
+@pytest.mark.parametrize("cap", [100, 1000, 10_000])
+def test_under_the_cap_what_is_broken_goes_before_healthy_experts(cap: int) -> None:
+    many = [
+        layer(f"layers.{depth}.mlp.experts.{number}.up_proj") for depth in range(1200) for number in range(4)
+    ]
+    broken_expert = layer("layers.1200.mlp.experts.2.up_proj", LayerStatus.BROKEN)
+    siblings = [layer(f"layers.1200.mlp.experts.{number}.up_proj") for number in (0, 1, 3)]
+    head = layer("lm_head", LayerStatus.BROKEN)
+
+    found = scraped(ref(layer("embed"), *many, *siblings, broken_expert, head), cap=cap)
+
+    statuses = {
+        dict(keys)["layer"]: number for (name, keys), number in found.items() if name.endswith("layer_status")
+    }
+    assert statuses["lm_head"] == statuses["layers.1200.mlp.experts.2.up_proj"] == 3
+    assert value(found, "layerwatch_experts", status="broken", layer="layers.1200.mlp.experts.*.up_proj") == 1
+    assert len([name for name, keys in found if "layer" in dict(keys)]) <= cap

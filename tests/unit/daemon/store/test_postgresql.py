@@ -58,6 +58,15 @@ def test_a_server_that_is_not_there_is_named_without_the_password() -> None:
     assert "\n" not in error.detail
 
 
+@pytest.mark.parametrize(
+    "setting", ["foo=bar", "connect_timeout=abc", "sslmode=wrong", "target_session_attrs=x", "keepalives=x"]
+)
+def test_a_setting_that_the_library_does_not_know_is_a_fault_of_the_url(setting: str) -> None:
+    error = _refusal(f"postgresql://watch:s3cr3t@127.0.0.1:{free_port()}/lw?{setting}")
+    assert error.reason is StoreReason.UNSUPPORTED_URL
+    assert "behind the ? of store.url" in error.detail
+
+
 def test_a_wrong_password_and_an_unknown_user_are_told_from_a_server_that_is_away(
     server: PostgresqlServer, migrated: str
 ) -> None:
