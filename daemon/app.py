@@ -7,16 +7,11 @@ import signal
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from enum import Enum
 from pathlib import Path
-from queue import Empty, SimpleQueue
 
-from apscheduler.executors.pool import ThreadPoolExecutor
-from apscheduler.jobstores.base import JobLookupError
-from apscheduler.schedulers.background import BackgroundScheduler
 from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
 from sqlalchemy import Connection
 
@@ -35,10 +30,10 @@ from layerwatch.daemon.hooktaking import HookTaking
 from layerwatch.daemon.lineage.weights import catch_up
 from layerwatch.daemon.live import Live, load_live, settings_that_need_a_restart
 from layerwatch.daemon.manners import Manners
-from layerwatch.daemon.pipeline import Interrupted, Pipeline, PipelineSettings
+from layerwatch.daemon.pipeline import Pipeline, PipelineSettings
 from layerwatch.daemon.scan.executor import LocalExecutor
 from layerwatch.daemon.scanning import ScanLoop
-from layerwatch.daemon.seldom import Seldom
+from layerwatch.daemon.schedule import Schedule
 from layerwatch.daemon.snapshot import Snapshot, duplicate_series
 from layerwatch.daemon.store import retention, versions
 from layerwatch.daemon.store.alerts import DatabaseOutbox, oldest_undelivered
@@ -52,6 +47,7 @@ from layerwatch.daemon.storelocation import store_url
 from layerwatch.daemon.telemetry import DaemonTelemetry, LoopCollector
 from layerwatch.daemon.watcher import Watcher, forget_registry, known_registries
 from layerwatch.daemon.web.server import WebServer
+from layerwatch.daemon.wishes import Wish, Wishes
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -81,26 +77,6 @@ _CATCH_UP_AT_A_TIME = 200
 _PARALLEL = 4
 """Versions of one remote registry that are fetched or fingerprinted at a time."""
 
-_URGENT = "urgent"
-"""Threads for short jobs that must not wait until looks at registries have hashed their files."""
-
-
-class _Wish(Enum):
-    """What is asked of the daemon from outside its threads."""
-
-    STOP = "stop"
-    RELOAD = "reload"
-
-
-_WISH_OF: Mapping[int, _Wish] = {
-    signal.SIGTERM: _Wish.STOP,
-    signal.SIGINT: _Wish.STOP,
-    signal.SIGHUP: _Wish.RELOAD,
-}
-
-_SIGNAL_SEEN_WITHIN = 1.0
-"""Seconds."""
-
 
 def now() -> datetime:
     """The daemon's clock."""
@@ -123,16 +99,13 @@ class App:
         self.watchers: dict[str, Watcher] = {}
         self.loops: list[ScanLoop] = []
         self._stop = threading.Event()
-        self._store_troubles = Seldom(timedelta(minutes=10))
-        # Handlers run inside the thread that may be waiting: of all ways to wake it, only this one is reentrant.
-        self._wishes: SimpleQueue[_Wish] = SimpleQueue()
+        self.schedule = Schedule(self.heartbeats, self.telemetry, now, self._stop.is_set)
+        self._wishes = Wishes()
         self._failure: AlreadyRunningError | None = None
         self._reload_lock = threading.Lock()
         self._hints: dict[str, threading.Event] = {}
         self.hooks = HookTaking(lambda: self.live.settings, self.telemetry, now, self.look_now)
         self._looked: dict[str, datetime] = {}
-        self._turns = 0
-        self._turn_ended = threading.Condition()
 
     def run(self, ready: Callable[[str], None] = lambda address: None) -> None:
         """Start everything, run until stopped, end everything in reverse order.
@@ -145,11 +118,11 @@ class App:
             AlreadyRunningError: also when another daemon took the store over.
         """
         with ExitStack() as stack:
-            stack.enter_context(self._signals(signal.SIGHUP))
+            stack.enter_context(self._wishes.from_signals(signal.SIGHUP))
             # Until the store is open there is nothing to end in order, and a database server may let us wait for long:
             # who wants an end has it at once.
             self._open_store(stack)
-            stack.enter_context(self._signals(signal.SIGTERM, signal.SIGINT))
+            stack.enter_context(self._wishes.from_signals(signal.SIGTERM, signal.SIGINT))
             self._setup(stack)
             self._mark_loaded(True)
             self.web.start()
@@ -157,7 +130,7 @@ class App:
             if not self.live.registries:
                 _LOGGER.warning("no registry is configured: nothing is watched")
             ready(self.web.address)
-            while self._next_wish() is _Wish.RELOAD:
+            while self._wishes.next() is Wish.RELOAD:
                 self._reload_quietly()
             self._stop.set()
             _LOGGER.info("stopping")
@@ -167,21 +140,11 @@ class App:
 
     def stop(self) -> None:
         """Ask the daemon to end; returns at once."""
-        self._wishes.put(_Wish.STOP)
+        self._wishes.put(Wish.STOP)
 
     def _end_with(self, failure: AlreadyRunningError) -> None:
         self._failure = failure
         self.stop()
-
-    def _next_wish(self) -> _Wish:
-        """What is wanted next; however often a reload was asked for meanwhile, it is done once."""
-        while True:
-            # A signal between Python's last look for signals and the wait would be seen only after the wait.
-            with suppress(Empty):
-                wish = self._wishes.get(timeout=_SIGNAL_SEEN_WITHIN)
-                while wish is _Wish.RELOAD and not self._wishes.empty():
-                    wish = self._wishes.get()
-                return wish
 
     def reload(self) -> list[str]:
         """Load the configuration again; all that can fail happens before anything live is touched.
@@ -220,8 +183,7 @@ class App:
         hint.set()
         # However many events come, and whatever a look itself sets off.
         due = max(now(), self._looked.get(registry, _LONG_AGO) + _BETWEEN_LOOKS)
-        with suppress(JobLookupError):
-            self.scheduler.modify_job(f"watch:{registry}", next_run_time=due)
+        self.schedule.sooner(f"watch:{registry}", due)
         return True
 
     def not_ready(self) -> list[str]:
@@ -262,33 +224,19 @@ class App:
         for number in range(settings.scan.workers):
             self._start_scan_loop(number)
         stack.callback(_step, "end the scans", self._stop_scan_loops)
-        self.scheduler = BackgroundScheduler(
-            executors={
-                "default": ThreadPoolExecutor(max_workers=8),
-                _URGENT: ThreadPoolExecutor(max_workers=2),
-            },
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
-            timezone=UTC,
-        )
-        # A job that is still running when it is due again is normal here, not worth a warning each second.
-        logging.getLogger("apscheduler").setLevel(logging.ERROR)
-        self._schedule(
-            "dispatch", self._dispatch, _DISPATCH_EVERY, _dispatch_limit(settings), executor=_URGENT
-        )
-        self._schedule(
+        self.schedule.add("dispatch", self._dispatch, _DISPATCH_EVERY, _dispatch_limit(settings), urgent=True)
+        self.schedule.add(
             "retention", self._retain, _RETENTION_EVERY, 3 * _RETENTION_EVERY,
-            first=timedelta(minutes=1), executor=_URGENT,
+            first=timedelta(minutes=1), urgent=True,
         )  # fmt: skip
-        self._schedule(
-            "composites", self._follow_composites, _COMPOSITES_EVERY, _LOOP_LIMIT, executor=_URGENT
-        )
+        self.schedule.add("composites", self._follow_composites, _COMPOSITES_EVERY, _LOOP_LIMIT, urgent=True)
         # The commands of people write to the store, too.
-        self._schedule("exposition", self._expose, _EXPOSITION_EVERY, _LOOP_LIMIT, executor=_URGENT)
-        self._schedule("verdicts", self._write_verdicts, _VERDICTS_EVERY, _LOOP_LIMIT + _VERDICTS_PATIENCE)
+        self.schedule.add("exposition", self._expose, _EXPOSITION_EVERY, _LOOP_LIMIT, urgent=True)
+        self.schedule.add("verdicts", self._write_verdicts, _VERDICTS_EVERY, _LOOP_LIMIT + _VERDICTS_PATIENCE)
         for name in self.live.registries:
             self._watch(name)
-        self.scheduler.start()
-        stack.callback(_step, "end the jobs", self._end_jobs)
+        self.schedule.start()
+        stack.callback(_step, "end the jobs", self.schedule.end, patience=_JOBS_SHARE)
 
     def _start_scan_loop(self, number: int) -> None:
         scan = self.live.settings.scan
@@ -330,12 +278,6 @@ class App:
         for loop in self.loops:
             if not loop.stop(timedelta(seconds=max(0.0, deadline - time.monotonic()))):
                 _LOGGER.warning("a scan did not end in time; its version waits again at the next start")
-
-    def _end_jobs(self) -> None:
-        """Begin no more jobs; wait a while for those that run, so that what was delivered is noted as delivered."""
-        self.scheduler.shutdown(wait=False)
-        with self._turn_ended:
-            self._turn_ended.wait_for(lambda: self._turns == 0, _JOBS_SHARE.total_seconds())
 
     def _forget_other_registries(self) -> None:
         """End what the store still holds about what is no longer configured, and refresh the gauges."""
@@ -402,7 +344,7 @@ class App:
             policy=lambda: self.live.policy,
             telemetry=self.telemetry,
             clock=now,
-            alive=lambda: self._beat_unless_stopping(loop),
+            alive=lambda: self.schedule.beat_unless_stopping(loop),
             found_work=self._wake_scans,
             changed=self._changed,
             manners=Manners(settings.poll, settings.reconcile, settings.rehash, _PARALLEL)
@@ -423,7 +365,7 @@ class App:
             # Whoever looks asks again after letting go, so that no wish that came meanwhile is lost.
             while due and looking.acquire(blocking=False):
                 try:
-                    self._beat_unless_stopping(loop)
+                    self.schedule.beat_unless_stopping(loop)
                     hinted = hint.is_set()
                     hint.clear()
                     everything = reconcile_wanted.is_set()
@@ -441,9 +383,9 @@ class App:
         # Hashing one large file is a single step, so the limit leaves room for it.
         limit = 3 * settings.poll + timedelta(minutes=30)
         # Two turns: a hook that comes while one is ending must not wait for the next poll.
-        self._schedule(loop, look, settings.poll, limit, jitter=True, beats=idle, turns=2)
+        self.schedule.add(loop, look, settings.poll, limit, jitter=True, beats=idle, turns=2)
         reconcile = f"reconcile:{name}"
-        self._schedule(
+        self.schedule.add(
             reconcile, lambda: look(rehash=True), settings.reconcile, 3 * settings.reconcile + timedelta(hours=6),
             first=settings.reconcile * _share_of(name), jitter=True, beats=idle,
         )  # fmt: skip
@@ -454,8 +396,7 @@ class App:
         for name, settings in before.items():
             if after.get(name) != settings:
                 for loop in (f"watch:{name}", f"reconcile:{name}"):
-                    self.scheduler.remove_job(loop)
-                    self.heartbeats.forget(loop)
+                    self.schedule.remove(loop)
                 self.watchers.pop(name).retire()
                 del self._hints[name]
         for name in before.keys() - after.keys():
@@ -468,78 +409,6 @@ class App:
         if old.policy.fire_on is not self.live.policy.fire_on:
             for watcher in self.watchers.values():
                 watcher.follow_again()
-
-    def _schedule(
-        self,
-        loop: str,
-        cycle: Callable[[], str],
-        every: timedelta,
-        limit: timedelta,
-        first: timedelta = timedelta(),
-        jitter: bool = False,
-        beats: Callable[[], bool] = lambda: True,
-        turns: int = 1,
-        executor: str = "default",
-    ) -> None:
-        """Run a cycle again and again.
-
-        Args:
-            cycle: does the work; a sentence for the log.
-            every, first: time between two turns, and before the first.
-            limit: the loop is late when it is silent for longer.
-            jitter: move each turn a little.
-            beats: False while another turn does the work: one that finds nothing to do must not hide its hang.
-            turns: so many may run at a time.
-            executor: name of the pool of threads.
-        """
-        seconds = every.total_seconds()
-        kind = loop.partition(":")[0]
-
-        def turn() -> None:
-            with self._turn_ended:
-                self._turns += 1
-            try:
-                if beats():
-                    self._beat_unless_stopping(loop)
-                with self.telemetry.cycle_duration.labels(kind).time():
-                    sentence = cycle()
-                _LOGGER.debug("%s", sentence)
-            except Interrupted:
-                return
-            except StoreError as error:
-                if not self._stop.is_set():
-                    # Once a second for as long as a database server is away is once too often.
-                    news = self._store_troubles.is_news(f"{loop} {error.reason}", now())
-                    level = logging.ERROR if news else logging.DEBUG
-                    _LOGGER.log(level, "loop %s waits for the store: %s", loop, error)
-                    self.telemetry.cycle_errors.labels(kind).inc()
-            except Exception:
-                _LOGGER.exception("unexpected error in loop %s; please report it", loop)
-                self.telemetry.cycle_errors.labels(kind).inc()
-            finally:
-                if beats():
-                    self.heartbeats.beat(loop)
-                with self._turn_ended:
-                    self._turns -= 1
-                    self._turn_ended.notify_all()
-
-        self.heartbeats.expect(loop, limit + first)
-        self.scheduler.add_job(
-            turn,
-            "interval",
-            seconds=seconds,
-            # Many daemons that start together must not ask one registry at the same second for ever.
-            jitter=min(seconds / 10, 30) if jitter else None,
-            next_run_time=now() + first,
-            id=loop,
-            max_instances=turns,
-            executor=executor,
-        )
-
-    def _beat_unless_stopping(self, loop: str) -> None:
-        if self._stop.is_set():
-            raise Interrupted
-        self.heartbeats.beat(loop)
 
     def _dispatch(self) -> str:
         # Here and not in reload: the dispatcher looks receivers up several times during one cycle.
@@ -594,22 +463,6 @@ class App:
         _LOGGER.info("configuration reloaded")
         if restart:
             _LOGGER.warning("these changes need a restart: %s", ", ".join(restart))
-
-    @contextmanager
-    def _signals(self, *numbers: signal.Signals) -> Iterator[None]:
-        """Signal handlers only leave a wish; nothing is done inside a handler."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {
-            number: signal.signal(number, lambda number, frame: self._wishes.put(_WISH_OF[number]))
-            for number in numbers
-        }
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _share_of(name: str) -> float:

@@ -358,8 +358,8 @@ def test_a_turn_that_finds_a_look_under_way_leaves_it_the_work_and_does_not_hide
         assert looking.wait(30)
         beats = dict(daemon.app.heartbeats._loops)
         # In this thread: a turn that waited for the look would never come back.
-        daemon.app.scheduler.get_job("reconcile:local").func()
-        daemon.app.scheduler.get_job("watch:local").func()
+        daemon.app.schedule.scheduler.get_job("reconcile:local").func()
+        daemon.app.schedule.scheduler.get_job("watch:local").func()
         after = daemon.app.heartbeats._loops
         assert [after[loop] for loop in ("watch:local", "reconcile:local")] == [
             beats[loop] for loop in ("watch:local", "reconcile:local")
@@ -380,7 +380,7 @@ def test_the_first_reconciles_of_many_registries_are_spread_and_stay_where_they_
     def waits() -> list[float]:
         with RunningApp(config) as daemon:
             began = datetime.now(UTC)
-            jobs = [daemon.app.scheduler.get_job(f"reconcile:{name}") for name in names]
+            jobs = [daemon.app.schedule.scheduler.get_job(f"reconcile:{name}") for name in names]
             return [(job.next_run_time - began).total_seconds() / 3600 for job in jobs]
 
     first, second = waits(), waits()
