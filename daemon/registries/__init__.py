@@ -6,6 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from layerwatch.config.extras import how_to_install
 from layerwatch.daemon.registries.base import Registry, RegistryReason, RegistryUnavailable
 from layerwatch.daemon.registries.downloads import Downloads
 
@@ -34,6 +35,6 @@ def build_registry(settings: RegistrySettings, downloads: Downloads) -> Registry
             raise
         raise RegistryUnavailable(
             RegistryReason.NOT_INSTALLED,
-            f"registry {settings.name} needs the package {error.name}: pip install 'layerwatch[{settings.kind}]'",
+            f"registry {settings.name} needs the package {error.name}: {how_to_install(settings.kind)}",
         ) from error
     return build(settings, downloads)

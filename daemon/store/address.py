@@ -36,7 +36,7 @@ def backend_of(url: str) -> SqliteFile | PostgresqlDatabase:
     raise StoreError(
         StoreReason.UNSUPPORTED_URL,
         "store.url must be a SQLite file (sqlite:///FILE) or a database of a PostgreSQL server "
-        "(postgresql://USER:PASSWORD@HOST/DATABASE)",
+        "(postgresql://USER:PASSWORD@HOST/DATABASE; in a password @ : / % are written %40 %3A %2F %25)",
     )
 
 

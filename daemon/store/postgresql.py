@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 
+from layerwatch.config.extras import how_to_install
 from layerwatch.daemon.store.columns import strict_json
 from layerwatch.daemon.store.errors import StoreError, StoreReason
 
@@ -90,8 +91,8 @@ _INVALID = re.compile(r"invalid (\w+|integer) value[: ]")
 
 _ADVICE = {
     StoreReason.UNSUPPORTED_URL: "check what stands behind the ? of store.url: the settings of libpq, such as sslmode=require",
-    StoreReason.UNREACHABLE: "check host and port of store.url, and that the server runs; once it answers, layerwatch "
-    "goes on by itself",
+    StoreReason.UNREACHABLE: "check host and port of store.url, and that the server runs; a daemon that runs already goes "
+    "on by itself once it answers",
     StoreReason.DENIED: "check user and password of store.url (it is read at the start), and that the user may create "
     "tables there: the simplest is to make it the owner of a database of its own",
     StoreReason.NO_DATABASE: "create it, with the user of store.url as its owner: CREATE DATABASE name OWNER user",
@@ -192,9 +193,8 @@ class PostgresqlDatabase:
                 **options,
             )
         except ImportError as error:
-            detail = (
-                f"a store on PostgreSQL needs the package {error.name or 'psycopg'}: pip install "
-                "'layerwatch[postgresql]'"
+            detail = f"a store on PostgreSQL needs the package {error.name or 'psycopg'}: " + how_to_install(
+                "postgresql"
             )
             raise StoreError(StoreReason.MISSING_PACKAGE, detail) from error
 

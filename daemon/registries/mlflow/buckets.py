@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from layerwatch.config.extras import how_to_install
 from layerwatch.daemon.registries.base import RegistryReason, RegistryUnavailable
 from layerwatch.daemon.registries.downloads import RemoteFile
 from layerwatch.daemon.registries.pace import longest, paced
@@ -146,7 +147,8 @@ def import_obstore() -> None:
     except ModuleNotFoundError as error:
         raise BucketUnavailable(
             RegistryReason.NOT_INSTALLED,
-            "these artifacts lie in an object store and need the package obstore: pip install 'layerwatch[objectstore]'",
+            "these artifacts lie in an object store and need the package obstore: "
+            + how_to_install("objectstore"),
         ) from error
 
 

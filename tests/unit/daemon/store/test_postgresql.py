@@ -147,7 +147,7 @@ def test_without_the_client_library_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "psycopg", None)
     error = _refusal(postgresql_url)
     assert error.reason is StoreReason.MISSING_PACKAGE
-    assert "pip install 'layerwatch[postgresql]'" in error.detail
+    assert "pip install -c constraints.txt '.[postgresql]'" in error.detail
 
 
 def test_a_store_in_a_file_does_not_import_the_client_library(sqlite_url: str) -> None:
