@@ -16,7 +16,7 @@ from layerwatch.config.errors import ConfigError, ConfigProblem
 from layerwatch.config.store import check_database_url
 from layerwatch.daemon.store.address import backend_of
 from layerwatch.daemon.store.database import Database
-from layerwatch.daemon.store.errors import AlreadyRunningError
+from layerwatch.daemon.store.errors import AlreadyRunningError, StoreError, StoreReason
 from layerwatch.daemon.store.sqlite import SqliteFile
 
 
@@ -75,8 +75,13 @@ class _FileHold:
 @contextmanager
 def _locked(database: Path) -> Iterator[None]:
     path = database.with_name(f"{database.name}.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("a")
+    except OSError as error:
+        detail = f"{path}: {error.strerror}: let store.url name a folder that this user may write to"
+        raise StoreError(StoreReason.CANNOT_OPEN, detail) from error
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -17,7 +17,7 @@ import yaml
 
 from layerwatch_testing.fleetstory import FRAUD, MIXTURE, Story, told
 from layerwatch_testing.grafana import Dashboard, Panel, Values, frames, label_values
-from layerwatch_testing.servers import prometheus
+from layerwatch_testing.servers import free_port, prometheus
 
 ROOT = Path(__file__).parents[2]
 GRAFANA = ROOT / "deploy" / "grafana"
@@ -25,6 +25,11 @@ RULES = ROOT / "deploy" / "prometheus" / "layerwatch.rules.yml"
 BUILD = GRAFANA / "build.py"
 ALERTING = GRAFANA / "provisioning" / "alerting" / "layerwatch.yaml"
 FILES = sorted((GRAFANA / "dashboards").glob("*.json"))
+# Of Node.js and of npm's own client: the registry's name is unknown, or its machine does not answer.
+UNREACHABLE = {
+    *("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH"),
+    *("ERR_SOCKET_TIMEOUT", "ERR_SOCKET_CONNECTION_TIMEOUT"),
+}
 NPM_PACKAGES = ("@grafana/schema@13.2.3", "@grafana/data@13.2.3", "typescript@5.9.3")
 
 dashboards = pytest.mark.parametrize(
@@ -330,9 +335,38 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "package.json").write_text('{"private": true}')
     command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--save-exact", *NPM_PACKAGES]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"npm could not install Grafana's packages: {done.stderr.strip()[-300:]}")
+    if done.returncode != 0 and (why := unreachable(done.stderr)):
+        pytest.skip(f"npm's registry cannot be reached: {why}")
+    assert done.returncode == 0, f"npm could not install Grafana's packages:\n{done.stderr[-3000:]}"
     return folder
+
+
+def unreachable(said: str) -> str | None:
+    """The code by which npm says that the registry does not answer; None when it failed for another reason."""
+    code = re.search(r"^npm (?:error|ERR!) code (\w+)$", said, re.MULTILINE)
+    return code[1] if code and code[1] in UNREACHABLE else None
+
+
+def test_a_registry_that_nobody_answers_for_is_told_from_what_npm_cannot_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "127.0.0.1")
+    (tmp_path / "package.json").write_text('{"private": true}')
+    asked = ["npm", "install", "--ignore-scripts", "--fetch-retries=0"]
+    nobody = [f"--registry=http://127.0.0.1:{free_port()}/", "left-pad@1.3.0"]
+
+    def failure(*arguments: str) -> str | None:
+        done = subprocess.run(
+            [*asked, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode != 0
+        return unreachable(done.stderr)
+
+    assert failure(f"--cache={tmp_path / 'cache'}", *nobody) == "ECONNREFUSED"
+    assert failure("./there-is-no-such-folder") is None
 
 
 _TYPES = """

@@ -103,7 +103,7 @@ def test_limits_and_paths_that_do_not_fit_are_found(tmp_path: Path) -> None:
     (settings,) = configurations(manifests, tmp_path)
     assert capacity_problems(own_container(pod), settings) == [
         "memory limit 4608Mi: 3 scans need 12800Mi",
-        "cpu limit 2: 3 scans of 2 threads",
+        "cpu limit 2: 3 scans of 1 threads",
     ]
     assert path_problems(pod, settings) == ["downloads.path: /home/x is on no volume"]
 
@@ -237,6 +237,28 @@ def test_helm_test_asks_the_service_of_the_release() -> None:
     command = pod["spec"]["containers"][0]["command"]
     assert command[0] == "python" and 'HTTPConnection("lw-layerwatch", 9466' in command[2]
     compile(command[2], "test", "exec")
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_network_policy_lets_the_pod_of_helm_test_in_and_the_service_does_not_pick_it(name: str) -> None:
+    manifests = objects(values_of(name))
+    labels = named(manifests, "Pod")["metadata"]["labels"]
+    policy = named(manifests, "NetworkPolicy")["spec"]
+
+    def picks(selector: dict[str, str]) -> bool:
+        return all(labels.get(name) == value for name, value in selector.items())
+
+    # A peer with nothing but a podSelector is a pod of the same namespace.
+    admitted = [
+        (rule["ports"], peer)
+        for rule in policy["ingress"]
+        for peer in rule["from"]
+        if peer.keys() == {"podSelector"} and picks(peer["podSelector"]["matchLabels"])
+    ]
+    assert len(admitted) == 1
+    assert admitted[0][0] == [{"port": "http", "protocol": "TCP"}]
+    assert not picks(named(manifests, "Service")["spec"]["selector"])
+    assert not picks(policy["podSelector"]["matchLabels"])
 
 
 def test_the_values_that_the_readme_shows_are_valid(tmp_path: Path) -> None:

@@ -258,6 +258,25 @@ def test_the_overlay_that_the_readme_shows_has_ones_own_image_and_configuration(
     assert mounted["configMap"]["name"] == config["metadata"]["name"]
 
 
+def test_a_sidecar_gets_ones_own_configuration_as_the_readme_shows(tmp_path: Path) -> None:
+    (tmp_path / "layerwatch").symlink_to(REPOSITORY)
+    (tmp_path / "inner").mkdir()
+    server = (KUBERNETES / "overlays/model-server/deployment.yaml").read_text()
+    (tmp_path / "inner" / "model-server.yaml").write_text(server)
+    (tmp_path / "inner" / "kustomization.yaml").write_text(block_of_the_readme("# inner/kustomization.yaml"))
+    (tmp_path / "kustomization.yaml").write_text(block_of_the_readme("# kustomization.yaml"))
+    (tmp_path / "layerwatch.yaml").write_text("registries: []\n")
+
+    manifests = kustomized(tmp_path)
+
+    config = named(manifests, "ConfigMap")
+    assert config["metadata"]["name"] == "layerwatch"
+    assert config["data"] == {"layerwatch.yaml": "registries: []\n"}
+    pod = pod_of(named(manifests, "Deployment")) or {}
+    (mounted,) = (one for one in pod["volumes"] if one["name"] == "layerwatch-config")
+    assert mounted["configMap"]["name"] == "layerwatch"
+
+
 def test_a_component_adds_the_sidecar_to_labelled_deployments_only(tmp_path: Path) -> None:
     (tmp_path / "layerwatch").symlink_to(REPOSITORY)
     server = (KUBERNETES / "overlays/model-server/deployment.yaml").read_text()
@@ -288,6 +307,37 @@ def test_the_readme_loads_a_changed_configuration_as_the_tests_of_the_pod_do() -
     assert '("python", "-c", "import os, signal; os.kill(1, signal.SIGHUP)")' in (
         Path(__file__).with_name("test_pod.py").read_text()
     )
+
+
+@pytest.mark.parametrize("overlay", ["standalone", "fleet", "monitored", "monitored-sidecar"])
+def test_a_pod_is_annotated_for_scraping_where_no_monitor_of_the_operator_scrapes_it(overlay: str) -> None:
+    manifests = kustomized(KUBERNETES / "overlays" / overlay)
+    kinds = {one["kind"] for one in manifests}
+    ((owner, _),) = owners(manifests)
+    annotations = owner["spec"]["template"]["metadata"].get("annotations") or {}
+    if kinds & {"ServiceMonitor", "PodMonitor"}:
+        assert not [name for name in annotations if name.startswith("prometheus.io/")]
+    else:
+        assert annotations == {"prometheus.io/scrape": "true", "prometheus.io/port": "9466"}
+
+
+@pytest.mark.parametrize(
+    ("cpu", "scan", "problems"),
+    [
+        ("2", "{workers: 2}", []),
+        ("2", "{workers: 2, threads: 1}", []),
+        ("2", "{workers: 1, threads: 3}", ["cpu limit 2: 1 scans of 3 threads"]),
+        ("500m", "{workers: 1}", ["cpu limit 500m: 1 scans of 1 threads"]),
+        (None, "{workers: 1}", ["no cpu limit: the daemon would take the cores of the whole node"]),
+    ],
+)
+def test_the_check_of_limits_counts_the_cores_that_scans_take(
+    cpu: str | None, scan: str, problems: list[str], tmp_path: Path
+) -> None:
+    limits = {"memory": "64Gi"} | ({} if cpu is None else {"cpu": cpu})
+    manifest = {"kind": "ConfigMap", "data": {"layerwatch.yaml": f"registries: []\nscan: {scan}\n"}}
+    (settings,) = configurations([manifest], tmp_path)
+    assert capacity_problems({"resources": {"limits": limits}}, settings) == problems
 
 
 def test_the_dashboards_of_the_overlays_are_the_ones_of_the_repository() -> None:

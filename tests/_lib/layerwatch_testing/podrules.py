@@ -43,14 +43,15 @@ def own_container(pod: Manifest) -> dict[str, Any]:
 def capacity_problems(container: Manifest, settings: Settings) -> list[str]:
     """Where the limits of the container do not fit what scans may take."""
     scan, limits = settings.scan, container["resources"]["limits"]
+    cores = quantity(limits.get("cpu", 0))
     problems = []
     needed = scan.workers * scan.memory_limit + BESIDE_SCANS
     if quantity(limits["memory"]) < needed:
         problems.append(f"memory limit {limits['memory']}: {scan.workers} scans need {needed / 2**20:.0f}Mi")
-    if scan.threads is None:
-        problems.append("scan.threads is not set: the daemon would take the cores of the whole node")
-    elif quantity(limits["cpu"]) < scan.workers * scan.threads:
-        problems.append(f"cpu limit {limits['cpu']}: {scan.workers} scans of {scan.threads} threads")
+    if not cores:
+        problems.append("no cpu limit: the daemon would take the cores of the whole node")
+    elif cores < scan.workers * (scan.threads or 1):
+        problems.append(f"cpu limit {limits['cpu']}: {scan.workers} scans of {scan.threads or 1} threads")
     return problems
 
 

@@ -154,14 +154,24 @@ def shared(key: str, start: Callable[[Path], AnyServer]) -> AnyServer:
         if key in _missing:
             raise ServerMissing(_missing[key])
         if key not in _running:
-            folder = Path(tempfile.mkdtemp(prefix="layerwatch-server-"))
-            _folders.append(folder)
+            folder = temporary_folder()
             try:
                 _running[key] = start(folder)
             except ServerMissing as error:
                 _missing[key] = str(error)
                 raise
         return _running[key]  # type: ignore[return-value] # one key stands for one kind of server
+
+
+def temporary_folder(below: Path | None = None) -> Path:
+    """An empty folder that is deleted at the end of the session, after the shared servers were stopped.
+
+    Args:
+        below: where it is made; by default where all temporary files are.
+    """
+    with _lock:
+        _folders.append(Path(tempfile.mkdtemp(prefix="layerwatch-server-", dir=below)))
+        return _folders[-1]
 
 
 def stop_all() -> None:

@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import psycopg
 
-from layerwatch_testing.servers import ServerMissing, free_port
+from layerwatch_testing.servers import ServerMissing, free_port, temporary_folder
 
 USER = "watch"
 PASSWORD = "s3cr3t/with:marks@100%"
@@ -28,6 +28,7 @@ PASSWORD = "s3cr3t/with:marks@100%"
 
 _DEBIAN = Path("/usr/lib/postgresql")
 _UNPRIVILEGED = ("postgres", "nobody")
+_OPEN = Path("/tmp")
 _START_SECONDS = 60
 _STOP_SECONDS = 20
 _PAUSE_SECONDS = 0.05
@@ -39,23 +40,26 @@ class PostgresqlServer:
     Its databases sort text as American English does, not by code point.
 
     Args:
-        folder: for its data and output; must be empty.
+        folder: for its data and output; must be empty. As root it is not used: the server runs as another user, who
+            need not be able to reach it, and gets a folder of its own that goes when the session ends.
 
     Attributes:
         port: where it listens, on 127.0.0.1; stays the same over a restart.
+
+    Raises:
+        ServerMissing: it is not installed, or cannot be run by the user who runs the tests.
     """
 
     def __init__(self, folder: Path) -> None:
         self._programs = _programs()
         self.port = free_port()
-        self._folder = folder
-        self._data = folder / "data"
         self._numbers = itertools.count(1)
         self._process: subprocess.Popen[bytes] | None = None
         self._user = _user()
         if self._user is not None:
-            shutil.chown(folder, self._user)
-            _open_the_way_to(folder)
+            folder = _folder_of(self._user)
+        self._folder = folder
+        self._data = folder / "data"
         secret = folder / "password"
         secret.write_text(PASSWORD)
         secret.chmod(0o644)
@@ -203,13 +207,22 @@ def _user() -> str | None:
     if os.geteuid() != 0:
         return None
     known = {entry.pw_name for entry in pwd.getpwall()}
-    return next(name for name in _UNPRIVILEGED if name in known)
+    for name in _UNPRIVILEGED:
+        if name in known:
+            return name
+    raise ServerMissing(f"PostgreSQL does not run as root, and there is no user {' or '.join(_UNPRIVILEGED)}")
 
 
-def _open_the_way_to(folder: Path) -> None:
-    for parent in (folder, *folder.parents):
-        if not parent.stat().st_mode & 0o001:
-            parent.chmod(parent.stat().st_mode | 0o011)
+def _folder_of(user: str) -> Path:
+    """A folder that only this user may use, where the way to it is open to everybody whatever TMPDIR says."""
+    if not _OPEN.is_dir() or not _OPEN.stat().st_mode & 0o001:
+        raise ServerMissing(f"PostgreSQL does not run as root, and {user} may not pass {_OPEN}")
+    try:
+        folder = temporary_folder(_OPEN)
+        shutil.chown(folder, user)
+    except OSError as error:
+        raise ServerMissing(f"no folder below {_OPEN} for PostgreSQL's user {user}: {error}") from None
+    return folder
 
 
 def _programs() -> Path:

@@ -262,3 +262,13 @@ def test_a_daemon_that_comes_back_after_another_came_and_went_ends(
         assert caught.value.reason is StoreReason.DISPLACED
         until(lambda: first.ended_by, "the end of the first daemon")
     assert _holds(server, database) == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_a_fault_of_the_url(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(StoreError) as caught, only_daemon(f"sqlite:///{tmp_path / 'file' / 'layerwatch.db'}"):
+        pass
+
+    assert caught.value.reason is StoreReason.CANNOT_OPEN
+    assert "let store.url name a folder" in caught.value.detail
