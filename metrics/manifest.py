@@ -23,6 +23,9 @@ WEIGHT_SUFFIXES = (
 
 BLOCK_BYTES = 2**20
 
+_MOST_LOOKED_AT = 1000
+_SHOWN_LINKS = 5
+
 
 @dataclass(frozen=True, slots=True)
 class ManifestEntry:
@@ -65,13 +68,14 @@ def weight_files(root: Path) -> tuple[Path, ...]:
 
     A file is its own weights, whatever it is called; an index of shards brings its shards with it. In a
     directory every file below it counts whose name ends in one of :data:`WEIGHT_SUFFIXES`. Hidden files and
-    directories are left out. Directories that are symbolic links are not entered, and links to files count
-    only when their target lies below the directory too, so that a model cannot pull in foreign files; the one
+    directories are left out. Links are not followed out of the directory, so that a model cannot pull in foreign
+    files; and since whoever loads the model follows them, one that leads out makes the model unreadable. The one
     exception is the cache of the Hugging Face Hub, where ``snapshots/<revision>`` links to ``blobs`` beside it.
+    Directories that are links are not entered; they are refused where they lead out and weights may lie below.
 
     Raises:
-        UnreadableError: NOT_FOUND when there is no such path; IO_ERROR when a directory cannot be listed;
-            NOT_FOUND when the only weight files are links that lead out of the directory.
+        UnreadableError: NOT_FOUND when there is no such path, and for links that lead out of the directory;
+            IO_ERROR when a directory cannot be listed.
     """
     if not root.is_dir():
         if not root.exists():
@@ -80,28 +84,41 @@ def weight_files(root: Path) -> tuple[Path, ...]:
         return tuple(sorted({root, *shards}))
     allowed = _allowed_roots(root)
     found: list[Path] = []
-    leading_out = 0
+    leading_out: list[Path] = []
     for folder, subfolders, names in os.walk(root, onerror=_refuse):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        for path in (Path(folder, name) for name in subfolders):
+            if path.is_symlink() and _leads_out(path, allowed) and _may_hold_weights(path):
+                leading_out.append(path)
         for name in names:
             path = Path(folder, name)
-            if name.startswith(".") or not name.lower().endswith(WEIGHT_SUFFIXES):
+            if name.startswith(".") or not _is_weight(name):
                 continue
-            # Unlike Path.resolve, realpath takes links in a circle without an error.
-            if path.is_symlink() and not any(
-                Path(os.path.realpath(path)).is_relative_to(base) for base in allowed
-            ):
-                leading_out += 1
+            if path.is_symlink() and _leads_out(path, allowed):
+                leading_out.append(path)
             elif path.is_file():
                 found.append(path)
-    if leading_out and not found:
-        raise UnreadableError(
-            UnreadableReason.NOT_FOUND,
-            root,
-            f"all {leading_out} weight files are links that lead out of the directory, which are not followed; "
-            "copy the files",
-        )
+    if leading_out:
+        raise _links_refused(root, leading_out, "lead out of the directory, which are not followed")
     return tuple(sorted(found))
+
+
+def require_no_linked_folders(root: Path) -> None:
+    """Do nothing where no folder of a model is a link.
+
+    What lies below one is known by another name, or not at all: the fingerprint does not tell where it leads.
+
+    Raises:
+        UnreadableError: NOT_FOUND for such a link; IO_ERROR when a directory cannot be listed.
+    """
+    if not root.is_dir():
+        return
+    linked = []
+    for folder, subfolders, _ in os.walk(root, onerror=_refuse):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        linked += [path for name in subfolders if (path := Path(folder, name)).is_symlink()]
+    if linked:
+        raise _links_refused(root, linked, "lead to folders, whose place no fingerprint holds")
 
 
 def build_manifest(root: Path) -> Manifest:
@@ -133,11 +150,11 @@ def _entry(file: Path, name: str) -> ManifestEntry:
     state = hashlib.sha256()
     try:
         with file.open("rb", buffering=0) as stream:
-            before = _identity(os.fstat(stream.fileno()))
+            before = identity_of(os.fstat(stream.fileno()))
             while block := stream.read(BLOCK_BYTES):
                 state.update(block)
             size = stream.tell()
-            after, named = _identity(os.fstat(stream.fileno())), _identity(file.stat())
+            after, named = identity_of(os.fstat(stream.fileno())), identity_of(file.stat())
     except FileNotFoundError as error:
         raise UnreadableError(UnreadableReason.NOT_FOUND, file, "the file is not there (any more)") from error
     except OSError as error:
@@ -152,8 +169,42 @@ def _entry(file: Path, name: str) -> ManifestEntry:
     return ManifestEntry(name, size, state.hexdigest())
 
 
-def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
-    return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev
+def identity_of(status: os.stat_result) -> tuple[int, int, int, int, int]:
+    """What changes with every change of a file: the time of the last change (ctime) cannot be set back."""
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
+
+
+def _is_weight(name: str) -> bool:
+    return name.lower().endswith(WEIGHT_SUFFIXES)
+
+
+def _leads_out(link: Path, allowed: tuple[Path, ...]) -> bool:
+    # Unlike Path.resolve, realpath takes links in a circle without an error.
+    target = Path(os.path.realpath(link))
+    return not any(target.is_relative_to(base) for base in allowed)
+
+
+def _may_hold_weights(folder: Path) -> bool:
+    """Whether something in a foreign folder is called like weights; so is what cannot be told by a short look."""
+    unlisted: list[OSError] = []
+    seen = 0
+    for inside, subfolders, names in os.walk(folder, onerror=unlisted.append):
+        seen += 1 + len(subfolders) + len(names)
+        if seen > _MOST_LOOKED_AT or any(map(_is_weight, names)):
+            return True
+        if any(Path(inside, name).is_symlink() for name in subfolders):
+            return True
+    return bool(unlisted)
+
+
+def _links_refused(root: Path, links: list[Path], what: str) -> UnreadableError:
+    names = sorted(link.relative_to(root).as_posix() for link in links)
+    more = f" and {len(names) - _SHOWN_LINKS} more" if len(names) > _SHOWN_LINKS else ""
+    return UnreadableError(
+        UnreadableReason.NOT_FOUND,
+        root,
+        f"holds links that {what} ({', '.join(names[:_SHOWN_LINKS])}{more}); put the files themselves there",
+    )
 
 
 def _allowed_roots(root: Path) -> tuple[Path, ...]:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from layerwatch.config.extras import how_to_install
 from layerwatch.daemon.attestation.dsse import LARGEST_ENVELOPE, PAYLOAD_TYPE
 from layerwatch.daemon.attestation.errors import AttestationError, AttestationReason
 from layerwatch.daemon.attestation.statement import Statement, read_statement
@@ -27,7 +28,7 @@ try:
 except ImportError as error:
     raise AttestationError(
         AttestationReason.NOT_INSTALLED,
-        "keyless signatures need the library sigstore: pip install 'layerwatch[attest-keyless]'",
+        f"keyless signatures need the library sigstore: {how_to_install('attest-keyless')}",
     ) from error
 
 TOKEN_VARIABLE = "SIGSTORE_ID_TOKEN"

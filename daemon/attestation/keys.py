@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from layerwatch.config.extras import how_to_install
 from layerwatch.config.secrets import Secret, SecretError
 from layerwatch.daemon.attestation.errors import AttestationError, AttestationReason
 
@@ -28,7 +29,7 @@ try:
 except ImportError as error:
     raise AttestationError(
         AttestationReason.NOT_INSTALLED,
-        "signed verdicts need the library cryptography: pip install 'layerwatch[attest]'",
+        f"signed verdicts need the library cryptography: {how_to_install('attest')}",
     ) from error
 
 _LARGEST_FILE = 65_536

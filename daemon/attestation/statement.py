@@ -13,7 +13,9 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from layerwatch.config.rules import RulesSettings
 from layerwatch.daemon.attestation.errors import AttestationError, AttestationReason
+from layerwatch.daemon.attestation.rulesettings import altered, rules_digest, switched_off
 from layerwatch.daemon.attestation.strictjson import read_json
 from layerwatch.metrics.findings import LayerStatus, Severity, Verdict
 from layerwatch.metrics.manifest import Manifest
@@ -122,8 +124,30 @@ class GateOutcome(_Part):
     ignore_file: Sha256 | None = None
 
 
+class JudgingRules(_Part):
+    """By which settings of the rules was judged.
+
+    Attributes:
+        sha256: of all of them.
+        switched_off: rules that were not checked, and are by default.
+        altered: rules with another severity or threshold than by default, milder or stricter.
+    """
+
+    sha256: Sha256
+    switched_off: tuple[str, ...] = Field(strict=False)
+    altered: tuple[str, ...] = Field(strict=False)
+
+    @property
+    def are_default(self) -> bool:
+        """Whether each rule was checked as it is by default."""
+        return not self.switched_off and not self.altered
+
+
 class Predicate(_Part):
-    """What layerwatch found, bound to the fingerprint of the model."""
+    """What layerwatch found, bound to the fingerprint of the model.
+
+    ``rules`` is None in statements of versions that did not say so.
+    """
 
     verdict: Verdict = Field(strict=False)
     fingerprint: Sha256
@@ -134,6 +158,7 @@ class Predicate(_Part):
     undecided_layers: UndecidedLayers
     tool: Tool
     gate: GateOutcome
+    rules: JudgingRules | None = None
     time: AwareDatetime = Field(strict=False)
 
 
@@ -151,12 +176,15 @@ class Statement(_Part):
         return json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
 
 
-def build_statement(report: Report, files: Manifest, outcome: GateOutcome, now: datetime) -> Statement:
+def build_statement(
+    report: Report, files: Manifest, outcome: GateOutcome, rules: RulesSettings, now: datetime
+) -> Statement:
     """What is to be signed about a judged model.
 
     Args:
         files: the model's weight files as they are now; hashed after the judgement, so that what is signed is what lies
             there, and what lies there is what was judged.
+        rules: by which was judged.
         now: when it was judged.
 
     Raises:
@@ -197,6 +225,9 @@ def build_statement(report: Report, files: Manifest, outcome: GateOutcome, now: 
                 version=report.tool.version, metric_set=report.tool.metric_set, rule_set=report.tool.rule_set
             ),
             gate=outcome,
+            rules=JudgingRules(
+                sha256=rules_digest(rules), switched_off=switched_off(rules), altered=altered(rules)
+            ),
             time=now.replace(microsecond=0),
         ),
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from layerwatch.config.settings import Settings
 from layerwatch.daemon.commands.stores import open_store, require_model, split_model, usage_error
-from layerwatch.daemon.gate.text import printable
+from layerwatch.daemon.gate.printable import printable
 from layerwatch.metrics.findings import Severity, Verdict
 
 if TYPE_CHECKING:

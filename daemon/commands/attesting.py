@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,9 +14,10 @@ from layerwatch.config.secrets import Secret
 from layerwatch.daemon.attestation.errors import AttestationError
 from layerwatch.daemon.commands.local import output_path, write_output
 from layerwatch.daemon.commands.stores import usage_error
-from layerwatch.daemon.gate.text import printable
+from layerwatch.daemon.gate.printable import printable
 
 if TYPE_CHECKING:
+    from layerwatch.config.rules import RulesSettings
     from layerwatch.daemon.attestation.statement import Statement
     from layerwatch.metrics.report import Report
 
@@ -52,17 +53,22 @@ class Signing:
     file: Path
     sign: Callable[[Statement], bytes]
 
-    def write(self, report: Report, model: Path) -> bool:
+    def write(self, report: Report, model: Path, rules: RulesSettings, now: datetime) -> bool:
         """Sign what a report of the gate says about the files that lie there now; False, and why on standard error,
         where nothing could be signed.
+
+        Args:
+            rules: by which was judged.
+            now: when it was judged.
         """
         from layerwatch.daemon.attestation.statement import build_statement, outcome_of
         from layerwatch.metrics.errors import UnreadableError
-        from layerwatch.metrics.manifest import build_manifest
+        from layerwatch.metrics.manifest import build_manifest, require_no_linked_folders
 
         try:
-            outcome = outcome_of(report)
-            signed = self.sign(build_statement(report, build_manifest(model), outcome, datetime.now(UTC)))
+            require_no_linked_folders(model)
+            statement = build_statement(report, build_manifest(model), outcome_of(report), rules, now)
+            signed = self.sign(statement)
         except (AttestationError, UnreadableError) as error:
             typer.echo(printable(f"the verdict is not signed: {error}"), err=True)
             return False
@@ -70,10 +76,39 @@ class Signing:
         return True
 
 
+def without_older(file: Path | None, inputs: Iterable[Path | None]) -> None:
+    """Remove what an earlier run left at FILE, so that nobody takes it for this one's, however this one ends.
+
+    Exits with a usage error, and removes nothing, where it is one of the files that are read, or called like weights.
+    Only a regular file, or what a link to one leads to, is removed.
+    """
+    from layerwatch.metrics.manifest import WEIGHT_SUFFIXES
+
+    if file is None or not file.is_file():
+        return
+    if file.name.lower().endswith(WEIGHT_SUFFIXES) or any(
+        path is not None and _is_same(path, file) for path in inputs
+    ):
+        usage_error(printable(f"--attest {file}: would replace a file that is no signed verdict"))
+    try:
+        file.resolve().unlink()
+    except OSError as error:
+        usage_error(printable(f"--attest {file}: cannot be replaced: {error.strerror}"))
+
+
+def _is_same(path: Path, file: Path) -> bool:
+    try:
+        return path.samefile(file)
+    except (OSError, ValueError):
+        return False
+
+
 def signing_of(
     file: Path | None, key: Path | None, passphrase: str | None, keyless: bool, trust_config: Path | None
 ) -> Signing | None:
     """What the options ask for, None without ``--attest``; the key is read now, so that a wrong one costs no scan.
+
+    Call :func:`without_older` before.
 
     Exits with a usage error for options that do not go together and for a key that cannot be used.
     """

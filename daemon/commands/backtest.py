@@ -20,7 +20,7 @@ from layerwatch.config.tree import dotted, key_paths
 from layerwatch.config.wording import nearest
 from layerwatch.daemon.commands.run import CONFIG_OPTION, found_config
 from layerwatch.daemon.commands.stores import open_store, require_model, split_model, usage_error
-from layerwatch.daemon.gate.text import printable
+from layerwatch.daemon.gate.printable import printable
 
 if TYPE_CHECKING:
     from layerwatch.daemon.backtest import Replay

@@ -16,7 +16,7 @@ import typer
 from layerwatch.daemon.commands.local import settings_of
 from layerwatch.daemon.commands.run import CONFIG_OPTION
 from layerwatch.daemon.commands.stores import open_store, require_model, split_model
-from layerwatch.daemon.gate.text import printable
+from layerwatch.daemon.gate.printable import printable
 
 if TYPE_CHECKING:
     from layerwatch.daemon.store.database import Database

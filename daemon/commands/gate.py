@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +19,7 @@ from layerwatch.daemon.commands.attesting import (
     PassphraseOption,
     TrustConfigOption,
     signing_of,
+    without_older,
 )
 from layerwatch.daemon.commands.local import layer_progress, output_path, settings_of, write_output
 from layerwatch.daemon.commands.models import CANNOT_EXAMINE, given_model, named
@@ -27,7 +28,7 @@ from layerwatch.daemon.commands.run import CONFIG_OPTION
 from layerwatch.daemon.commands.stores import usage_error
 from layerwatch.daemon.gate.facts import ignore_remarks
 from layerwatch.daemon.gate.formats import GateFormat
-from layerwatch.daemon.gate.text import printable
+from layerwatch.daemon.gate.printable import printable
 from layerwatch.metrics.findings import Severity
 from layerwatch.metrics.relation import Relation
 
@@ -100,6 +101,16 @@ def gate(
     from layerwatch.daemon.gate.outcome import GatePolicy, decided
     from layerwatch.daemon.scan.executor import WorkerStartError
 
+    # Also where anything below ends the run.
+    inputs = [
+        Path(model),
+        Path(baseline) if baseline else None,
+        attest_key,
+        ignore_file,
+        trust_config,
+        config,
+    ]
+    without_older(attest, inputs)
     output = output_path(output)
     signing = signing_of(attest, attest_key, attest_passphrase, attest_keyless, trust_config)
     settings = settings_of(config)
@@ -117,7 +128,7 @@ def gate(
         raise typer.Exit(0 if code == CANNOT_EXAMINE and allow_undecided else code)
     if fail_new and baseline is None:
         usage_error("--fail-new compares with the findings of the baseline: give --baseline")
-    ignores = _ignore_file(ignore_file)
+    ignores = _ignore_file(ignore_file, datetime.now(UTC).date())
     kept = _cache(cache, no_cache, settings.scan)
     with ExitStack() as stack:
         given = stack.enter_context(given_model(model, settings))
@@ -143,7 +154,7 @@ def gate(
         policy = GatePolicy(Severity(fail_on), fail_new, allow_undecided)
         report = decided(named(report, given, before), policy, ignores, datetime.now(UTC).date())
         # While the files of a remote model are still there.
-        signed = signing is None or signing.write(report, given.path)
+        signed = signing is None or signing.write(report, given.path, settings.rules, datetime.now(UTC))
     if cache is not None and kept is not None and kept.trouble is not None:
         typer.echo(printable(f"warning: the cache cannot be written: {kept.trouble}"), err=True)
     for remark in ignore_remarks(report):
@@ -154,13 +165,13 @@ def gate(
     raise typer.Exit(report.gate.exit_code or (0 if signed else CANNOT_EXAMINE))
 
 
-def _ignore_file(path: Path | None) -> IgnoreFile | None:
+def _ignore_file(path: Path | None, today: date) -> IgnoreFile | None:
     if path is None:
         return None
     from layerwatch.daemon.gate.ignorefile import read_ignore_file
 
     try:
-        return read_ignore_file(path)
+        return read_ignore_file(path, today)
     except ConfigError as error:
         usage_error(str(error))
 

@@ -12,7 +12,7 @@ import typer
 from layerwatch.daemon.commands.local import settings_of
 from layerwatch.daemon.commands.run import CONFIG_OPTION
 from layerwatch.daemon.commands.stores import open_store, require_model, split_model, usage_error
-from layerwatch.daemon.gate.text import printable
+from layerwatch.daemon.gate.printable import printable
 
 
 class LineageFormat(StrEnum):

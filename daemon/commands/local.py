@@ -21,8 +21,8 @@ from layerwatch.config.errors import ConfigError
 from layerwatch.config.loading import load_settings
 from layerwatch.config.settings import Settings
 from layerwatch.daemon.commands.run import found_config
+from layerwatch.daemon.gate.printable import printable
 from layerwatch.daemon.gate.severalmodels import SeveralModelsError, require_one_model
-from layerwatch.daemon.gate.text import printable
 from layerwatch.daemon.scan.content import Progress
 
 _PLAIN_WIDTH = 200

@@ -13,7 +13,7 @@ import typer
 
 from layerwatch.config.settings import Settings
 from layerwatch.daemon.commands.local import model_path
-from layerwatch.daemon.gate.text import printable
+from layerwatch.daemon.gate.printable import printable
 
 if TYPE_CHECKING:
     from layerwatch.daemon.modeladdress import Address, OpenedModel

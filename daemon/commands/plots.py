@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from layerwatch.daemon.gate.text import printable
+from layerwatch.daemon.gate.printable import printable
 
 if TYPE_CHECKING:
     from layerwatch.daemon.store.records import ContentRecord

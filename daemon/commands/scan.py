@@ -45,8 +45,9 @@ def scan(
 ) -> None:
     """Measure every layer of MODEL and judge it. Exit code 0 unless the command could not run."""
     from layerwatch.daemon.gate.engine import examine_files
+    from layerwatch.daemon.gate.printable import printable
     from layerwatch.daemon.gate.tables import to_csv
-    from layerwatch.daemon.gate.text import print_table, printable
+    from layerwatch.daemon.gate.text import print_table
     from layerwatch.daemon.scan.executor import WorkerStartError
 
     output = output_path(output)

@@ -12,7 +12,7 @@ import typer
 from layerwatch.config.secrets import SecretError, redact_url
 from layerwatch.config.wording import nearest
 from layerwatch.daemon.commands.run import found_config
-from layerwatch.daemon.gate.text import printable
+from layerwatch.daemon.gate.printable import printable
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -14,16 +14,16 @@ import typer
 
 from layerwatch.config.quantities import parse_duration
 from layerwatch.daemon.attestation.errors import AttestationError, AttestationReason
-from layerwatch.daemon.attestation.policy import Policy, Requirement, shortcomings
+from layerwatch.daemon.attestation.policy import Policy, Requirement, shortcomings, told_rules
 from layerwatch.daemon.commands.attesting import TrustConfigOption
 from layerwatch.daemon.commands.local import settings_of
 from layerwatch.daemon.commands.models import CANNOT_EXAMINE, given_model
 from layerwatch.daemon.commands.run import CONFIG_OPTION
 from layerwatch.daemon.commands.stores import usage_error
-from layerwatch.daemon.gate.text import printable
+from layerwatch.daemon.gate.printable import printable
 
 if TYPE_CHECKING:
-    from layerwatch.daemon.attestation.statement import Predicate, Statement
+    from layerwatch.daemon.attestation.statement import JudgingRules, Predicate, Statement
     from layerwatch.metrics.manifest import Manifest
 
 NOT_GOOD_ENOUGH = 1
@@ -66,14 +66,35 @@ def verify(
     format_: Annotated[
         VerifyFormat, typer.Option("--format", help="How to print the answer.")
     ] = VerifyFormat.TEXT,
+    allow_no_baseline: Annotated[
+        bool, typer.Option("--allow-no-baseline", help="Take pass and warn without a baseline, too.")
+    ] = False,
+    rules_digest: Annotated[
+        str | None,
+        typer.Option(metavar="SHA256", help="Rule settings it must be judged by, if not the defaults."),
+    ] = None,
+    allow_other_rules: Annotated[
+        bool, typer.Option("--allow-other-rules", help="Take pass and warn by any rule settings.")
+    ] = False,
     config: Annotated[Path | None, CONFIG_OPTION] = None,
 ) -> None:
     """Check that a verdict is genuine, about exactly this MODEL, and good enough.
 
-    The weights are hashed anew. Exit codes: 0 verified; 1 genuine, but not good enough; 2 usage or configuration error;
+    The weights are hashed anew. pass and warn need a baseline, and the default rule settings. Exit codes: 0 verified; 1 genuine, but not good enough; 2 usage or configuration error;
     3 not verified: by nobody who is trusted, about other bytes, or unreadable.
     """
-    policy = Policy(require, _duration(max_age), _fingerprint(baseline_fingerprint))
+    if rules_digest is not None and allow_other_rules:
+        usage_error("--rules-digest and --allow-other-rules exclude each other")
+    if baseline_fingerprint is not None and allow_no_baseline:
+        usage_error("--baseline-fingerprint and --allow-no-baseline exclude each other")
+    policy = Policy(
+        require,
+        _duration(max_age),
+        _digest("--baseline-fingerprint", baseline_fingerprint),
+        allow_no_baseline,
+        _digest("--rules-digest", rules_digest),
+        allow_other_rules,
+    )
     settings = settings_of(config)
     try:
         signers = Signers(tuple(key or ()), identity, issuer, trust_config)
@@ -140,9 +161,10 @@ def _read(envelope: Path) -> bytes:
 
 def _hashed(path: Path) -> Manifest:
     from layerwatch.metrics.errors import UnreadableError
-    from layerwatch.metrics.manifest import build_manifest
+    from layerwatch.metrics.manifest import build_manifest, require_no_linked_folders
 
     try:
+        require_no_linked_folders(path)
         return build_manifest(path)
     except UnreadableError as error:
         raise AttestationError(AttestationReason.OTHER_BYTES, str(error)) from error
@@ -178,8 +200,15 @@ def _lines(model: str, predicate: Predicate, by: str, lacks: list[str]) -> list[
         verdict,
         f"gate: exit code {gate.exit_code} ({', '.join(let)})",
         f"judged: {predicate.time.isoformat()} {judged}",
+        f"rules: {_rules(predicate.rules)}",
         *(f"not good enough: {one}" for one in lacks),
     ]
+
+
+def _rules(rules: JudgingRules | None) -> str:
+    if rules is None:
+        return "not told by which settings"
+    return f"{told_rules(rules) or 'as they are by default'} (digest {rules.sha256})"
 
 
 def _duration(text: str | None) -> timedelta | None:
@@ -191,7 +220,7 @@ def _duration(text: str | None) -> timedelta | None:
         usage_error(f"--max-age {error}")
 
 
-def _fingerprint(text: str | None) -> str | None:
+def _digest(option: str, text: str | None) -> str | None:
     if text is not None and not re.fullmatch(r"[0-9a-f]{64}", text):
-        usage_error("--baseline-fingerprint must be the 64 hexadecimal digits of a fingerprint")
+        usage_error(f"{option} must be 64 hexadecimal digits, in small letters")
     return text

@@ -1,7 +1,7 @@
 """The ignore file: which findings a team has looked at and accepts for a while.
 
 ``ignore:`` holds a list of entries. ``rule``, ``reason`` and ``expires`` are required: a finding is accepted by somebody,
-for a reason, until a day. ``layer`` and ``model`` are glob patterns.
+for a reason, until a day within a year. ``layer`` and ``model`` are glob patterns.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ValidationError, ValidationInfo
 
 from layerwatch.config.base import NonBlank, SettingsModel
 from layerwatch.config.document import Document, FileKind, read_document
@@ -30,7 +30,14 @@ _KIND = FileKind(
     write_one="an ignore file holds ignore: and a list of entries with rule, layer, reason and expires",
     holds="ignore: and a list of entries below it",
 )
+LONGEST = timedelta(days=366)
+"""So far ahead may an entry expire: whoever accepts something for longer looks at it again once a year."""
+
+_BLANK_LETTERS = frozenset("\u115f\u1160\u3164\uffa0")
+"""Hangul fillers: letters for Unicode, and nothing to be seen."""
+
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_TODAY = "today"
 _RULES = {rule.name: rule for rule in RULES}
 
 
@@ -47,20 +54,33 @@ def _ignorable(name: str) -> str:
     return name
 
 
-def _day(value: object) -> object:
+def _day(value: object, info: ValidationInfo) -> object:
     if not isinstance(value, str) or not _DATE.fullmatch(value):
         raise ValueError("must be a day such as 2027-01-31")
     try:
-        return date.fromisoformat(value)
+        day = date.fromisoformat(value)
     except ValueError:
         raise ValueError("there is no such day") from None
+    today: date = (info.context or {})[_TODAY]
+    last = today + LONGEST
+    if day > last:
+        raise ValueError(
+            f"must be at most {LONGEST.days} days ahead, {last} or earlier; renew the entry then"
+        )
+    return day
+
+
+def _visible(text: str) -> str:
+    if not any(character.isalnum() and character not in _BLANK_LETTERS for character in text):
+        raise ValueError("must say something: letters or digits")
+    return text
 
 
 class _Entry(SettingsModel):
     rule: Annotated[str, AfterValidator(_ignorable)]
     layer: NonBlank | None = None
     model: NonBlank | None = None
-    reason: NonBlank
+    reason: Annotated[NonBlank, AfterValidator(_visible)]
     expires: Annotated[date, BeforeValidator(_day)]
 
 
@@ -104,8 +124,11 @@ class IgnoreFile:
     entries: tuple[IgnoreEntry, ...]
 
 
-def read_ignore_file(path: Path) -> IgnoreFile:
+def read_ignore_file(path: Path, today: date) -> IgnoreFile:
     """The entries of an ignore file.
+
+    Args:
+        today: in UTC; no entry may be in force for longer than :data:`LONGEST` from then on.
 
     Raises:
         ConfigError: everything that is wrong with it, with lines.
@@ -115,7 +138,7 @@ def read_ignore_file(path: Path) -> IgnoreFile:
         raise ConfigError(document.problems)
     data = {key: value for key, value in document.data.items() if (key, value) != ("ignore", None)}
     try:
-        found = _File.model_validate(data)
+        found = _File.model_validate(data, context={_TODAY: today})
     except ValidationError as error:
         raise ConfigError(list(_problems(error, document, path))) from None
     try:

@@ -15,11 +15,11 @@ from layerwatch.daemon.scan.executor import LocalExecutor
 from layerwatch.daemon.scan.messages import ScanRequest
 from layerwatch.daemon.store.records import ContentRecord
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
-from layerwatch.metrics.manifest import build_manifest, weight_files
+from layerwatch.metrics.manifest import build_manifest, identity_of, weight_files
 from layerwatch.metrics.measurement import Measurement
 
-Identity = tuple[tuple[str, int, int, int], ...]
-"""Name, size, time of the last change and inode of each weight file."""
+Identity = tuple[tuple[str, tuple[int, ...]], ...]
+"""Name of each weight file, and what changes with every change of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,15 +223,11 @@ def _keep(
 
 
 def _identity(path: Path) -> Identity:
-    found = []
-    for file in weight_files(path):
-        status = file.stat()
-        found.append((str(file), status.st_size, status.st_mtime_ns, status.st_ino))
-    return tuple(found)
+    return tuple((str(file), identity_of(file.stat())) for file in weight_files(path))
 
 
 def _is_unchanged(*models: Files) -> bool:
-    """Whether what was measured is what was hashed, as far as names, sizes and times tell."""
+    """Whether what was measured is what was hashed, as names, sizes, times and inodes tell."""
     try:
         return all(_identity(files.path) == files.identity for files in models)
     except (OSError, UnreadableError):

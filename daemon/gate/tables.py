@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from layerwatch.daemon.gate.text import printable
+from layerwatch.daemon.gate.printable import printable
 from layerwatch.metrics.report import ChangePart, LayerMetrics, Report
 
 

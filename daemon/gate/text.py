@@ -9,7 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from layerwatch.daemon.gate.facts import answer, set_aside
+from layerwatch.daemon.gate.facts import answer, counted, set_aside
+from layerwatch.daemon.gate.printable import printable
 from layerwatch.metrics.findings import LayerStatus, Severity, Verdict
 from layerwatch.metrics.report import DiagnosisPart, FindingPart, LayerPart, Report
 
@@ -73,7 +74,7 @@ def print_findings(report: Report, console: Console, show_suppressed: bool = Fal
         lines.append(
             Text(
                 printable(
-                    f"{_counted(len(suppressed), 'finding')} suppressed by {name}; see --show-suppressed"
+                    f"{counted(len(suppressed), 'finding')} suppressed by {name}; see --show-suppressed"
                 )
             )
         )
@@ -111,7 +112,7 @@ def _print_diagnoses(diagnoses: tuple[DiagnosisPart, ...], console: Console) -> 
     for diagnosis in diagnoses[:_SHOWN_DIAGNOSES]:
         layer = "the version" if diagnosis.layer is None else printable(diagnosis.layer)
         if diagnosis.layer is None and diagnosis.layers:
-            layer += f", in {_counted(diagnosis.layers, 'tensor')}"
+            layer += f", in {counted(diagnosis.layers, 'tensor')}"
         console.print(
             Text.assemble((layer, "bold"), f": {diagnosis.title} (layerwatch explain {diagnosis.defect})"),
             soft_wrap=True,
@@ -121,7 +122,7 @@ def _print_diagnoses(diagnoses: tuple[DiagnosisPart, ...], console: Console) -> 
                 console.print(Text(f"  {title}: {text}"), soft_wrap=True)
     more = len(diagnoses) - _SHOWN_DIAGNOSES
     if more > 0:
-        console.print(f"  and {_counted(more, 'more layer')} above", soft_wrap=True)
+        console.print(f"  and {counted(more, 'more layer')} above", soft_wrap=True)
     if diagnoses:
         console.print()
 
@@ -137,13 +138,9 @@ def _examined(report: Report, undecided: list[str]) -> str:
     layers = [layer for layer in report.layers if layer.kind != "missing" and len(layer.shape) > 1]
     missing = f", {len(undecided)} of them undecided" if undecided else ""
     return (
-        f"{report.model.source}: {_counted(len(layers), 'layer')}{missing}, "
-        f"{_counted(len(report.skipped), 'tensor')} without a spectrum, {against}, {seconds:.1f} s"
+        f"{report.model.source}: {counted(len(layers), 'layer')}{missing}, "
+        f"{counted(len(report.skipped), 'tensor')} without a spectrum, {against}, {seconds:.1f} s"
     )
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _finding_lines(report: Report, findings: tuple[FindingPart, ...]) -> Iterator[Text]:
@@ -160,7 +157,7 @@ def _finding_lines(report: Report, findings: tuple[FindingPart, ...]) -> Iterato
             more = " and others" if len(alike) > _SHOWN_LAYERS else ""
             line = Text()
             line.append(f"{finding.severity:<8} ", style=_SEVERITY_STYLE[Severity(finding.severity)])
-            line.append(f"{_counted(len(alike), 'tensor')}: ", style="bold")
+            line.append(f"{counted(len(alike), 'tensor')}: ", style="bold")
             line.append(printable(f"{worst}{more}"))
             line.append(f"  [{finding.rule}]", style="dim")
             yield line
@@ -206,8 +203,3 @@ def _cells(layer: LayerPart, compared: bool) -> list[Text]:
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def printable(text: str) -> str:
-    """Names come from untrusted files: no control character reaches the terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)

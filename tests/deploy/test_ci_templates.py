@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from layerwatch import __version__
+from layerwatch.metrics.rules import RULES
 from layerwatch_testing import cimachines, processes
 from layerwatch_testing.attested import write_keys
 from layerwatch_testing.cimachines import (
@@ -159,7 +160,44 @@ def test_an_ignore_file_is_handed_on(machine: Machine, checkout: Path) -> None:
     assert code == 2
 
 
+RULES_OFF = yaml.safe_dump({"rules": {rule.name: {"enabled": False} for rule in RULES}})
+
+
+def test_no_configuration_of_the_checkout_is_read_unless_it_is_named(
+    machine: Machine, checkout: Path
+) -> None:
+    (checkout / "layerwatch.yaml").write_text(RULES_OFF)
+
+    assert gated(machine, checkout, "broken.safetensors").code == 1
+    assert gated(machine, checkout, "broken.safetensors", config="layerwatch.yaml").code == 0
+
+
+def test_modules_of_the_checkout_are_not_run(machine: Machine, checkout: Path) -> None:
+    hostile(checkout)
+
+    finished = gated(machine, checkout, "broken.safetensors")
+
+    assert finished.code == 1, finished.log
+    assert not list(checkout.parent.rglob("pwned"))
+    assert finished.outputs.get("verdict", "fail") == "fail"
+
+
+def hostile(checkout: Path) -> None:
+    """Modules called like those of Python and pip, which leave a trace."""
+    for name in ("json", "venv", "pip", "sys", "os", "yaml", "typer"):
+        (checkout / f"{name}.py").write_text(f"open({str(checkout / 'pwned')!r}, 'w')\n")
+
+
 # GitHub
+
+
+def test_github_leaves_no_older_verdict_behind(checkout: Path) -> None:
+    pretend(checkout, 70, report=False)
+    (checkout / "verdict.json").write_text("an older one")
+
+    gated(GitHub(), checkout, "tuned.safetensors", attest="verdict.json", attest_key_file="missing.pem")
+
+    assert not (checkout / "verdict.json").exists()
 
 
 def test_github_tells_the_outcome_in_words_annotations_and_a_summary(checkout: Path) -> None:
@@ -230,6 +268,7 @@ def test_github_installs_the_layerwatch_of_its_own_commit(checkout: Path, tmp_pa
     script = tmp_path / "install.sh"
     script.write_text(install["run"])
     path_file = tmp_path / "path"
+    hostile(checkout)
 
     code, log = shell(
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", str(script)],
@@ -245,6 +284,7 @@ def test_github_installs_the_layerwatch_of_its_own_commit(checkout: Path, tmp_pa
     )
 
     assert code == 0, log
+    assert not list(tmp_path.rglob("pwned"))
     command = Path(path_file.read_text().strip()) / "layerwatch"
     version = subprocess.run(
         [command.parent / "python", "-c", "import importlib.metadata as m; print(m.version('layerwatch'))"],

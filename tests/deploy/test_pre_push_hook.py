@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
+from layerwatch.metrics.rules import RULES
 from layerwatch_testing import processes
 from layerwatch_testing.cimachines import CI, tools
 from layerwatch_testing.models import write_safetensors
@@ -135,6 +137,20 @@ def test_healthy_versions_are_pushed(repository: Repository) -> None:
     assert "layerwatch: models/fraud/v2, against v1" in done.stderr
 
 
+def test_the_configuration_is_the_one_of_gits_settings_and_none_of_the_working_tree(
+    repository: Repository,
+) -> None:
+    text = yaml.safe_dump({"rules": {rule.name: {"enabled": False} for rule in RULES}})
+    (repository.folder / "layerwatch.yaml").write_text(text)
+    repository.commit(("fraud/v1", network()), ("fraud/v2", with_wrong_scale(TUNED)))
+
+    assert repository.push().returncode != 0
+    assert not repository.pushed()
+    repository.git("config", "layerwatch.config", "layerwatch.yaml")
+    assert repository.push().returncode == 0
+    assert repository.pushed()
+
+
 def test_a_broken_version_is_not_pushed(repository: Repository) -> None:
     repository.commit(("fraud model/v 1", network()), ("fraud model/v 2", with_wrong_scale(TUNED)))
 
@@ -190,9 +206,29 @@ def test_a_version_is_held_against_the_one_before_it_in_natural_order(pretending
     assert pretending.push().returncode == 0
 
     assert [one.split("|")[1:] for one in pretending.asked()] == [
-        ["--fail-on", "critical", "--baseline", "old:models/m/v9", "--", "models/m/v10", ""],
-        ["--fail-on", "critical", "--", "models/m/v2", ""],
-        ["--fail-on", "critical", "--baseline", "old:models/m/v2", "--", "models/m/v9", ""],
+        [
+            "--config",
+            "/dev/null",
+            "--fail-on",
+            "critical",
+            "--baseline",
+            "old:models/m/v9",
+            "--",
+            "models/m/v10",
+            "",
+        ],
+        ["--config", "/dev/null", "--fail-on", "critical", "--", "models/m/v2", ""],
+        [
+            "--config",
+            "/dev/null",
+            "--fail-on",
+            "critical",
+            "--baseline",
+            "old:models/m/v2",
+            "--",
+            "models/m/v9",
+            "",
+        ],
     ]
 
 
@@ -359,7 +395,7 @@ def test_settings_are_gits(pretending: Repository) -> None:
 
     assert pretending.push().returncode == 0
     (asked,) = pretending.asked()
-    assert asked.startswith("gate|--fail-on|warning|--|")
+    assert asked.startswith("gate|--config|/dev/null|--fail-on|warning|--|")
     assert asked.endswith("/new/the registry/m/v1|")
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import yaml
 
+from layerwatch.metrics.rules import RULES
 from layerwatch_testing import processes
 from layerwatch_testing.attested import KeyFiles, write_keys
 from layerwatch_testing.cimachines import CI, tools
@@ -173,6 +175,47 @@ def test_a_warning_is_good_enough_only_where_that_is_said(registered: Registered
     assert registered.champion() == "2"
 
 
+def test_a_pass_without_a_baseline_moves_nothing_unless_that_is_allowed(
+    registered: Registered, keys: KeyFiles
+) -> None:
+    report, envelope = registered.folder / "report.json", registered.folder / "verdict.json"
+    signing = ("--attest", str(envelope), "--attest-key", str(keys.private))
+    done = processes.layerwatch(
+        ["gate", f"mlflow:/{registered.model}/2", "--format", "json", "-o", str(report), *signing],
+        registered.folder,
+        registered.variables,
+    )
+    assert done.returncode == 0, done.stderr
+    registered.tag("2", report)
+
+    for judged in (("--report", str(report)), ("--envelope", str(envelope), "--key", str(keys.public))):
+        done = registered.promote("2", *judged)
+        assert done.returncode == 1, done.stderr
+        assert registered.champion() == "1"
+    assert registered.promote("2", *judged, "--allow-no-baseline").returncode == 0
+    assert registered.promote("2", "--report", str(report), "--allow-no-baseline").returncode == 0
+    assert registered.champion() == "2"
+
+
+def test_a_verdict_by_rules_that_were_switched_off_moves_nothing(
+    registered: Registered, keys: KeyFiles
+) -> None:
+    registered.publish(with_wrong_scale(TUNED))
+    off = yaml.safe_dump({"rules": {rule.name: {"enabled": False} for rule in RULES}})
+    (registered.folder / "layerwatch.yaml").write_text(off)
+    report = registered.gate("3", "--attest", "verdict.json", "--attest-key", str(keys.private))
+    registered.tag("3", report)
+    options = ("--envelope", "verdict.json", "--key", str(keys.public))
+
+    assert registered.promote("3", *options).returncode == 1
+    assert registered.champion() == "1"
+    verified = ["verify", "verdict.json", f"mlflow:/{registered.model}/3", "--key", str(keys.public)]
+    shown = processes.layerwatch([*verified, "--format", "json"], registered.folder, registered.variables)
+    digest = json.loads(shown.stdout)["statement"]["predicate"]["rules"]["sha256"]
+    assert registered.promote("3", *options, "--rules-digest", digest).returncode == 0
+    assert registered.champion() == "3"
+
+
 @pytest.fixture
 def keys(tmp_path: Path) -> KeyFiles:
     """Of the pipeline."""
@@ -210,6 +253,7 @@ def test_wrong_usage_has_a_code_of_its_own(registered: Registered) -> None:
         ["2", "--report", str(GUARD)],
         ["2", "--envelope", "verdict.json"],
         ["2", "--report", str(report), "--max-age", "1h"],
+        ["2", "--report", str(report), "--rules-digest", "ab" * 32],
         ["99", "--report", str(report)],
     ):
         done = registered.promote(*arguments)
@@ -235,7 +279,7 @@ def test_a_password_is_sent_and_a_wrong_one_is_wrong_usage(tmp_path: Path) -> No
     registered = Registered(server, f"guarded-{uuid4().hex[:8]}", tmp_path)
     registered.publish(network())
     report = tmp_path / "report.json"
-    report.write_text(json.dumps({"verdict": "pass", "model": {"fingerprint": "ab" * 32}}))
+    report.write_text(json.dumps({"verdict": "pass", "model": {"fingerprint": "ab" * 32}, "baseline": {}}))
     registered.set_tags("1", verdict="pass", fingerprint="ab" * 32)
     who = {"MLFLOW_TRACKING_USERNAME": "admin"}
 

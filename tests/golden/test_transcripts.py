@@ -3,7 +3,7 @@
 A transcript begins with a sentence, then come ``===`` lines:
 
     === build FILE: BUILDER          a file made by a builder of tests/_lib/goldenworlds.py
-    === file FILE                    a text file, given in the lines below
+    === file FILE                    a text file, given in the lines below; "<in 30 days>" is that day, here and in answers
     === run layerwatch ARGUMENTS     a command, as a process; then what it must print and answer:
     === stdout
     === stderr
@@ -20,6 +20,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,7 @@ _NORMALISED = (
     (re.compile(r'("\w+_seconds": )[\d.e-]+'), r'\1"<seconds>"'),
     (re.compile(r'\btime="[\d.]+"'), 'time="<seconds>"'),
 )
+_SOON, _DAY = "<in 30 days>", (datetime.now(UTC).date() + timedelta(days=30)).isoformat()
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{5,}(e-?\d+)?")
 
 
@@ -102,7 +104,11 @@ def answered(command: Step, folder: Path) -> Iterator[Step]:
 
 def normalised(text: str, folder: Path) -> str:
     """Without what differs from run to run; long numbers rounded to what every machine agrees on."""
-    text = text.replace(str(folder), "<folder>").replace("python -m layerwatch.daemon", "layerwatch")
+    text = (
+        text.replace(_DAY, _SOON)
+        .replace(str(folder), "<folder>")
+        .replace("python -m layerwatch.daemon", "layerwatch")
+    )
     for pattern, replacement in _NORMALISED:
         text = pattern.sub(replacement, text)
     return _LONG_NUMBER.sub(lambda found: f"{float(found[0]):.4g}", text)
@@ -125,7 +131,9 @@ def test_the_commands_answer_as_in_the_transcript(
             file, _, builder = step.rest.partition(": ")
             BUILDERS[builder](tmp_path / file)
         elif step.verb == "file":
-            (tmp_path / step.rest).write_text("\n".join(step.lines) + "\n", encoding="utf-8")
+            (tmp_path / step.rest).write_text(
+                "\n".join([*step.lines, ""]).replace(_SOON, _DAY), encoding="utf-8"
+            )
         else:
             found += answered(step, tmp_path)
     if UPDATE:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from layerwatch.daemon.gate.text import printable
+from layerwatch.daemon.gate.printable import printable
 
 _MARKUP = re.compile(r"[\\`*_\[\]<>&|~$!{}^]")
 _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}

@@ -12,7 +12,7 @@ from layerwatch.daemon.gate.facts import THE_VERSION, answer, counted, ignore_re
 from layerwatch.daemon.gate.formats.escaping import command_data, command_property
 from layerwatch.daemon.gate.formats.rendering import Rendering
 from layerwatch.daemon.gate.outcome import failing, has_unseen, is_about_examination, policy_of
-from layerwatch.daemon.gate.text import printable
+from layerwatch.daemon.gate.printable import printable
 from layerwatch.metrics.findings import LayerStatus, Severity
 from layerwatch.metrics.report import FindingPart, Report
 

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from layerwatch.daemon.gate.facts import THE_VERSION, answer, help_of, ignore_remarks, is_known
 from layerwatch.daemon.gate.formats.rendering import Rendering
 from layerwatch.daemon.gate.outcome import failing, has_unseen, is_about_examination
-from layerwatch.daemon.gate.text import printable
+from layerwatch.daemon.gate.printable import printable
 from layerwatch.metrics.findings import LayerStatus
 from layerwatch.metrics.report import FindingPart, Report
 

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from layerwatch.daemon.gate.facts import RULES_BY_NAME, THE_VERSION, ignore_remarks
 from layerwatch.daemon.gate.formats.rendering import Rendering
 from layerwatch.daemon.gate.outcome import exit_code, is_about_examination, policy_of
-from layerwatch.daemon.gate.text import printable
+from layerwatch.daemon.gate.printable import printable
 from layerwatch.metrics.findings import LayerStatus
 from layerwatch.metrics.report import FindingPart, Report
 from layerwatch.metrics.rules.base import Rule

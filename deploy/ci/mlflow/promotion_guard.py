@@ -6,7 +6,8 @@
 
 The alias moves when the tag `layerwatch.verdict` of the version, which the daemon writes (`write_verdict: true`), says
 pass, and its tag `layerwatch.fingerprint` is that of the bytes which were judged: by the gate's report, or by a signed
-verdict, for which the version's files are fetched and hashed anew by `layerwatch verify`.
+verdict, for which the version's files are fetched and hashed anew by `layerwatch verify`. What was judged must have been
+held against a baseline, and a signed verdict be by the default rule settings; options take others.
 
 Server and credentials come from MLFLOW_TRACKING_URI, _USERNAME, _PASSWORD, _TOKEN and _SERVER_CERT_PATH.
 
@@ -94,21 +95,28 @@ class Server:
 def judged_fingerprint(options: argparse.Namespace) -> str:
     """The fingerprint of the bytes that were judged."""
     if options.report is not None:
-        return _of_report(options.report, options.require)
+        return _of_report(options)
     return _of_envelope(options)
 
 
-def _of_report(path: Path, require: str) -> str:
+def _of_report(options: argparse.Namespace) -> str:
+    path: Path = options.report
     try:
         report = json.loads(path.read_bytes())
         verdict, fingerprint = report["verdict"], report["model"]["fingerprint"]
+        baseline = report["baseline"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PromotionError(
             USAGE, f"{path} is no report of layerwatch gate --format json ({error})"
         ) from error
     if not fingerprint:
         raise PromotionError(UNDECIDED, f"{path}: the model could not be read when it was judged")
-    _require_good(f"{path}: the verdict", verdict, require)
+    _require_good(f"{path}: the verdict", verdict, options.require)
+    if baseline is None and not options.allow_no_baseline:
+        raise PromotionError(
+            NOT_GOOD_ENOUGH,
+            f"{path}: the model was held against no baseline (--allow-no-baseline takes that)",
+        )
     return str(fingerprint)
 
 
@@ -117,6 +125,10 @@ def _of_envelope(options: argparse.Namespace) -> str:
     command = [options.layerwatch, "verify", "--format", "json", "--require", options.require]
     command += [part for key in options.key for part in ("--key", str(key))]
     command += ["--max-age", options.max_age] if options.max_age else []
+    command += ["--rules-digest", options.rules_digest] if options.rules_digest else []
+    command += ["--allow-no-baseline"] * options.allow_no_baseline
+    # No layerwatch.yaml that lies in the folder of the job.
+    command += ["--config", os.devnull]
     try:
         done = subprocess.run(
             [*command, "--", str(options.envelope), address], check=False, stdout=subprocess.PIPE
@@ -189,13 +201,17 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--key", type=Path, action="append", default=[], help="public key for --envelope")
     parser.add_argument("--max-age", help="how old the signed verdict may be, such as 30d")
     parser.add_argument("--require", choices=tuple(GOOD), default="pass", help="warn takes pass and warn")
+    parser.add_argument(
+        "--allow-no-baseline", action="store_true", help="take what was held against no baseline"
+    )
+    parser.add_argument("--rules-digest", metavar="SHA256", help="rule settings of the signed verdict")
     parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="for the daemon's verdict")
     parser.add_argument("--layerwatch", default="layerwatch", help="the command, for --envelope")
     options = parser.parse_args(arguments)
     if (options.envelope is not None) != bool(options.key):
         parser.error("--envelope and --key belong together")
-    if options.max_age and options.envelope is None:
-        parser.error("--max-age is for --envelope")
+    if (options.max_age or options.rules_digest) and options.envelope is None:
+        parser.error("--max-age and --rules-digest are for --envelope")
     if not options.version.isdecimal():
         parser.error("VERSION must be a number: an alias would be judged now and might be moved later")
     return options

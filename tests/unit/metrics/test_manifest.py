@@ -12,7 +12,14 @@ import pytest
 
 from layerwatch.metrics import manifest as module
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
-from layerwatch.metrics.manifest import WEIGHT_SUFFIXES, Manifest, ManifestEntry, build_manifest, weight_files
+from layerwatch.metrics.manifest import (
+    WEIGHT_SUFFIXES,
+    Manifest,
+    ManifestEntry,
+    build_manifest,
+    require_no_linked_folders,
+    weight_files,
+)
 
 
 def write(path: Path, content: bytes = b"x") -> Path:
@@ -55,20 +62,67 @@ def test_a_file_is_its_own_weights_and_an_index_brings_its_shards(tmp_path: Path
     assert weight_files(index) == (index, shard)
 
 
-def test_links_that_lead_out_are_left_out_and_told_when_nothing_else_is_there(tmp_path: Path) -> None:
+def refusal(root: Path) -> str:
+    with pytest.raises(UnreadableError) as caught:
+        weight_files(root)
+    assert caught.value.reason is UnreadableReason.NOT_FOUND
+    return caught.value.detail
+
+
+def test_weights_that_are_links_out_of_the_model_are_named_and_refused(tmp_path: Path) -> None:
     outside = write(tmp_path / "outside.pt")
     model = tmp_path / "model"
     write(model / "real.pt")
     (model / "inside.pt").symlink_to(model / "real.pt")
-    (model / "out.pt").symlink_to(outside)
-    (model / "broken.pt").symlink_to(tmp_path / "gone.pt")
-    (model / "folder").symlink_to(tmp_path)
     assert relative(model) == ["inside.pt", "real.pt"]
+
+    (model / "out.pt").symlink_to(outside)
+    (model / "broken.BIN").symlink_to(tmp_path / "gone.bin")
+    assert "lead out of the directory, which are not followed (broken.BIN, out.pt)" in refusal(model)
     (model / "inside.pt").unlink()
     (model / "real.pt").unlink()
-    with pytest.raises(UnreadableError, match="lead out") as caught:
-        weight_files(model)
-    assert caught.value.reason is UnreadableReason.NOT_FOUND
+    assert "(broken.BIN, out.pt)" in refusal(model)
+
+
+def test_other_links_out_of_the_model_and_hidden_ones_do_not_matter(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    write(model / "real.pt")
+    outside = write(tmp_path / "outside.txt")
+    (model / "config.json").symlink_to(outside)
+    (model / ".hidden.pt").symlink_to(outside)
+    (model / ".hidden").symlink_to(tmp_path)
+    assert relative(model) == ["real.pt"]
+
+
+def test_a_linked_folder_is_refused_where_foreign_weights_may_lie_below(tmp_path: Path) -> None:
+    model, foreign = tmp_path / "model", tmp_path / "foreign"
+    write(model / "parts" / "real.pt")
+    (model / "again").symlink_to("parts")
+    (model / "logs").symlink_to(foreign)
+    write(foreign / "events.log")
+    assert relative(model) == ["parts/real.pt"]
+
+    weights = write(foreign / "deep" / "er" / "x.safetensors")
+    assert "(logs)" in refusal(model)
+    weights.unlink()
+    (foreign / "deep" / "er" / "on").symlink_to(tmp_path)
+    assert "(logs)" in refusal(model)
+    (foreign / "deep" / "er" / "on").unlink()
+    assert relative(model) == ["parts/real.pt"]
+    for number in range(1000):
+        (foreign / str(number)).touch()
+    assert "(logs)" in refusal(model)
+
+
+def test_folders_that_are_links_can_be_asked_for(tmp_path: Path) -> None:
+    write(tmp_path / "model" / "parts" / "real.pt")
+    (tmp_path / "model" / ".cache").symlink_to("parts")
+    (tmp_path / "link").symlink_to("model")
+    require_no_linked_folders(tmp_path / "link")
+    require_no_linked_folders(tmp_path / "link" / "parts" / "real.pt")
+    (tmp_path / "model" / "parts" / "again").symlink_to("..")
+    with pytest.raises(UnreadableError, match=r"lead to folders.*\(parts/again\)"):
+        require_no_linked_folders(tmp_path / "model")
 
 
 def test_the_links_of_a_hub_cache_are_followed_into_its_blobs_only(tmp_path: Path) -> None:
@@ -77,8 +131,9 @@ def test_the_links_of_a_hub_cache_are_followed_into_its_blobs_only(tmp_path: Pat
     snapshot = repository / "snapshots" / "abcd"
     snapshot.mkdir(parents=True)
     (snapshot / "model.safetensors").symlink_to(blob)
-    (snapshot / "secret.pt").symlink_to(write(tmp_path / "secret.pt"))
     assert relative(snapshot) == ["model.safetensors"]
+    (snapshot / "secret.pt").symlink_to(write(tmp_path / "secret.pt"))
+    assert "(secret.pt)" in refusal(snapshot)
 
 
 def test_the_manifest_holds_sizes_and_digests(tmp_path: Path) -> None:
@@ -152,9 +207,19 @@ def replace(path: Path) -> None:
     write(path.with_name("new"), path.read_bytes()).replace(path)
 
 
+def overwrite_with_the_old_times(path: Path) -> None:
+    times = path.stat()
+    overwrite(path)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    # The clock of files ticks in milliseconds.
+    while path.stat().st_ctime_ns == times.st_ctime_ns:
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
 DISTURBANCES: dict[str, Callable[[Path], object]] = {
     "appended to": append,
     "overwritten": overwrite,
+    "overwritten, its times set back": overwrite_with_the_old_times,
     "replaced": replace,
     "removed": Path.unlink,
     "joined by another": lambda path: write(path.with_name("later.pt")),

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from layerwatch.config.rules import RulesSettings
 from layerwatch.config.settings import Settings
-from layerwatch.daemon.attestation.attesting import attest
-from layerwatch.daemon.attestation.keys import read_private_key
-from layerwatch.daemon.attestation.statement import GateOutcome
 from layerwatch.daemon.cli import app
+from layerwatch.daemon.commands.attesting import signing_of
 from layerwatch.daemon.gate.engine import examine_files
-from layerwatch.metrics.manifest import build_manifest
+from layerwatch.daemon.gate.outcome import GatePolicy, decided
+from layerwatch.metrics.findings import Severity
 from layerwatch.metrics.report import Report
 from layerwatch_testing.attested import KINDS, Judged, KeyFiles, write_keys, write_model
 from layerwatch_testing.networks import finetuned, network
@@ -23,13 +23,14 @@ from layerwatch_testing.networks import finetuned, network
 
 @pytest.fixture(scope="session")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    """Of a healthy fine-tune against its parent."""
+    """Of a healthy fine-tune against its parent, as the gate decided."""
     folder = tmp_path_factory.mktemp("judged")
     write_model(folder / "before", network())
     write_model(folder / "model", finetuned(network()))
-    return examine_files(
+    found = examine_files(
         folder / "model", folder / "before", "finetuned", Settings(), lambda name, progress: None
     )
+    return decided(found, GatePolicy(Severity.CRITICAL, False, False), None, datetime.now(UTC).date())
 
 
 @pytest.fixture(scope="session")
@@ -50,10 +51,9 @@ def judged(report: Report, tmp_path: Path) -> Judged:
     model = write_model(tmp_path / "model", finetuned(network()))
     pair = write_keys(tmp_path / "keys", "ed25519")
     envelope = tmp_path / "verdict.dsse.json"
-    outcome = GateOutcome(exit_code=0, fail_on="critical")
-    when = datetime.now(UTC) - timedelta(hours=1)
-    signed = attest(report, build_manifest(model), outcome, read_private_key(pair.private), when)
-    envelope.write_bytes(signed)
+    signing = signing_of(envelope, pair.private, None, False, None)
+    assert signing is not None
+    assert signing.write(report, model, RulesSettings(), datetime.now(UTC) - timedelta(hours=1))
     return Judged(model, report, pair, envelope)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -57,7 +59,8 @@ def test_what_an_ignore_file_let_through_is_signed_as_let_through(
     signing = ("--attest", "v.json", "--attest-key", keys.private)
     gate("bad", "--format", "json", "-o", "r.json")
     rules = {one["rule"] for one in json.loads(Path("r.json").read_bytes())["findings"]}
-    entries = "".join(f"  - {{rule: {rule}, reason: known, expires: 2999-01-01}}\n" for rule in sorted(rules))
+    day = datetime.now(UTC).date() + timedelta(days=30)
+    entries = "".join(f"  - {{rule: {rule}, reason: known, expires: {day}}}\n" for rule in sorted(rules))
     Path("ignore.yaml").write_text(f"ignore:\n{entries}")
 
     done = gate("bad", *signing, "--ignore-file", "ignore.yaml")
@@ -156,4 +159,106 @@ def test_a_verdict_that_cannot_be_signed_is_no_pass(
     monkeypatch.setenv("SIGSTORE_ID_TOKEN", "not.a.token")
     assert gate("good", "--attest", "v.json", "--attest-keyless").exit_code == 3
     assert gate("bad", "--attest", "v.json", "--attest-keyless").exit_code == 1
+    assert not Path("v.json").exists()
+
+
+def test_a_pass_by_a_configuration_that_switches_rules_off_is_not_verified_as_one(
+    gate: Callable[..., Result], verify: Verify, keys: KeyFiles
+) -> None:
+    state = finetuned(network())
+    state["fc2.weight"][0, 0] = np.nan
+    write_model(Path("nan"), state)
+    Path("layerwatch.yaml").write_text("rules: {non_finite: {enabled: false}}\n")
+
+    gate("nan", "--attest", "v.json", "--attest-key", keys.private)
+
+    found = verify("v.json", "nan", "--key", keys.public, "--require", "pass")
+    assert found.exit_code == 1, found.output
+    assert "switched off non_finite" in found.stdout
+    # No configuration at all: the file of the folder is not read.
+    gate("nan", "--attest", "v.json", "--attest-key", keys.private, "--config", "/dev/null")
+    found = verify("v.json", "nan", "--key", keys.public)
+    assert "the verdict is fail" in found.stdout
+    assert "rules: as they are by default" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "code"),
+    [
+        ("good", ["--attest-key", "missing.pem"], 2),
+        ("good", [], 2),
+        ("missing", ["--attest-key", "KEY"], 2),
+        ("good", ["--attest-key", "KEY", "--ignore-file", "missing.yaml"], 2),
+        ("good", ["--attest-key", "KEY", "--output", "missing/r.json"], 2),
+        ("good", ["--attest-key", "KEY", "--config", "missing.yaml"], 2),
+        ("empty", ["--attest-key", "KEY"], 3),
+    ],
+)
+def test_an_older_verdict_does_not_outlive_a_run_that_signs_nothing(
+    gate: Callable[..., Result], tmp_path: Path, model: str, options: list[str], code: int
+) -> None:
+    (tmp_path / "empty").mkdir()
+    keys = write_keys(tmp_path / "keys", "ed25519")
+    Path("v.json").write_text("an older one")
+
+    done = gate(model, "--attest", "v.json", *(str(keys.private) if one == "KEY" else one for one in options))
+
+    assert done.exit_code == code, done.output
+    assert not Path("v.json").exists()
+
+
+def test_what_is_read_is_never_removed_for_a_verdict(gate: Callable[..., Result], tmp_path: Path) -> None:
+    keys = write_keys(tmp_path / "keys", "ed25519")
+    Path("ignore.yaml").write_text("ignore: []\n")
+    Path("odd").write_bytes(Path("good/weights.safetensors").read_bytes())
+    options = ("--attest-key", keys.private, "--ignore-file", "ignore.yaml")
+
+    for model, file in (
+        ("good", "good/weights.safetensors"),
+        ("odd", "odd"),
+        ("good", str(keys.private)),
+        ("good", "ignore.yaml"),
+    ):
+        before = Path(file).read_bytes()
+        done = gate(model, "--attest", file, *options)
+        assert done.exit_code == 2, done.output
+        assert "would replace a file that is no signed verdict" in done.stderr
+        assert Path(file).read_bytes() == before
+
+
+def test_an_older_verdict_behind_a_link_is_replaced_where_it_is(
+    gate: Callable[..., Result], verify: Verify, keys: KeyFiles
+) -> None:
+    Path("kept").mkdir()
+    Path("kept/v.json").write_text("an older one")
+    Path("v.json").symlink_to("kept/v.json")
+
+    assert gate("good", "--attest", "v.json", "--attest-key", keys.private).exit_code == 0
+
+    assert Path("v.json").is_symlink()
+    assert verify("kept/v.json", "good", "--key", keys.public).exit_code == 0
+
+
+def test_a_model_with_links_to_foreign_weights_is_undecided_and_not_signed(
+    gate: Callable[..., Result], tmp_path: Path, keys: KeyFiles
+) -> None:
+    Path("good/adapter_model.safetensors").symlink_to(tmp_path / "bad" / "weights.safetensors")
+
+    done = gate("good", "--attest", "v.json", "--attest-key", keys.private)
+
+    assert done.exit_code == 3
+    assert "links that lead out of the directory" in done.stdout
+    assert "adapter_model.safetensors" in done.stdout
+    assert "the verdict is not signed" in done.stderr
+    assert not Path("v.json").exists()
+
+
+def test_a_model_with_a_linked_folder_is_not_signed(gate: Callable[..., Result], keys: KeyFiles) -> None:
+    Path("good/parts").mkdir()
+    Path("good/unet").symlink_to("parts")
+
+    done = gate("good", "--attest", "v.json", "--attest-key", keys.private)
+
+    assert done.exit_code == 3
+    assert "links that lead to folders" in done.stderr
     assert not Path("v.json").exists()

@@ -12,7 +12,9 @@ from google.protobuf import json_format  # type: ignore[import-untyped]
 from in_toto_attestation.v1.statement import Statement as OtherStatement  # type: ignore[import-untyped]
 from in_toto_attestation.v1.statement_pb2 import Statement as StatementMessage  # type: ignore[import-untyped]
 
+from layerwatch.config.rules import RulesSettings
 from layerwatch.daemon.attestation.errors import AttestationError, AttestationReason
+from layerwatch.daemon.attestation.rulesettings import rules_digest
 from layerwatch.daemon.attestation.statement import (
     PREDICATE_TYPE,
     GateOutcome,
@@ -29,7 +31,7 @@ OUTCOME = GateOutcome(exit_code=0, fail_on="critical")
 
 
 def statement_of(report: Report, files: Manifest, outcome: GateOutcome = OUTCOME) -> Statement:
-    return build_statement(report, files, outcome, NOW)
+    return build_statement(report, files, outcome, RulesSettings(), NOW)
 
 
 def test_it_says_what_was_judged_and_against_what(judged: Judged) -> None:
@@ -57,6 +59,11 @@ def test_it_says_what_was_judged_and_against_what(judged: Judged) -> None:
         "ignored": 0,
         "ignoreFile": None,
     }
+    assert predicate["rules"] == {
+        "sha256": rules_digest(RulesSettings()),
+        "switchedOff": [],
+        "altered": [],
+    }
     tool = judged.report.tool
     assert predicate["tool"] == {
         "name": "layerwatch",
@@ -64,6 +71,24 @@ def test_it_says_what_was_judged_and_against_what(judged: Judged) -> None:
         "metricSet": tool.metric_set,
         "ruleSet": tool.rule_set,
     }
+
+
+def test_rules_that_were_not_checked_as_usual_are_named(judged: Judged) -> None:
+    rules = RulesSettings.model_validate(
+        {
+            "non_finite": {"enabled": False},
+            "scaled": {"severity": "info"},
+            "sparsity": {"rise": 1.0},
+            "false_alarms_per_1000_versions": 1.0,
+        }
+    )
+
+    found = build_statement(judged.report, build_manifest(judged.model), OUTCOME, rules, NOW).predicate.rules
+
+    assert found is not None
+    assert found.switched_off == ("non_finite",)
+    assert set(found.altered) == {"scaled", "sparsity", "false_alarms_per_1000_versions"}
+    assert found.sha256 == rules_digest(rules) != rules_digest(RulesSettings())
 
 
 def test_no_path_or_address_of_the_machine_is_told(judged: Judged) -> None:

@@ -14,10 +14,7 @@ import pytest
 from typer.testing import Result
 
 from layerwatch.daemon.attestation import dsse
-from layerwatch.daemon.attestation.attesting import attest
 from layerwatch.daemon.attestation.keys import read_private_key
-from layerwatch.daemon.attestation.statement import GateOutcome
-from layerwatch.metrics.manifest import build_manifest
 from layerwatch_testing.attested import Judged, KeyFiles, write_keys, write_model
 from layerwatch_testing.networks import finetuned, network, with_wrong_scale
 
@@ -238,6 +235,82 @@ def test_the_baseline_can_be_asked_for(judged: Judged, verify: Verify) -> None:
     assert "held against no baseline" in found.stdout
 
 
+@pytest.mark.parametrize("require", ["pass", "warn"])
+def test_a_pass_without_a_baseline_is_not_good_enough_unless_that_is_allowed(
+    judged: Judged, verify: Verify, require: str
+) -> None:
+    resign(judged, baseline=None)
+    arguments = (judged.envelope, judged.model, "--key", judged.keys.public)
+
+    found = verify(*arguments, "--require", require)
+
+    assert found.exit_code == 1
+    assert "not good enough: the model was held against no baseline" in found.stdout
+    assert verify(*arguments, "--require", require, "--allow-no-baseline").exit_code == 0
+    # What the gate let through is what --require gate asks for.
+    assert verify(*arguments, "--require", "gate").exit_code == 0
+
+
+def test_a_pass_by_rules_that_were_switched_off_or_altered_is_shown_and_not_good_enough(
+    judged: Judged, verify: Verify
+) -> None:
+    digest = "cd" * 32
+    resign(judged, rules={"sha256": digest, "switchedOff": ["non_finite"], "altered": ["scaled"]})
+    arguments = (judged.envelope, judged.model, "--key", judged.keys.public)
+
+    found = verify(*arguments)
+
+    assert found.exit_code == 1
+    assert f"rules: switched off non_finite; altered scaled (digest {digest})" in found.stdout
+    assert "not good enough: the model was judged by other rule settings than the defaults" in found.stdout
+    assert verify(*arguments, "--require", "warn").exit_code == 1
+    assert verify(*arguments, "--allow-other-rules").exit_code == 0
+    assert verify(*arguments, "--rules-digest", digest).exit_code == 0
+    other = verify(*arguments, "--rules-digest", "ef" * 32)
+    assert other.exit_code == 1
+    assert f"judged by other rule settings ({digest})" in other.stdout
+
+
+def test_a_statement_that_does_not_tell_the_rules_is_read_and_not_good_enough(
+    judged: Judged, verify: Verify
+) -> None:
+    resign(judged, rules=None)
+    arguments = (judged.envelope, judged.model, "--key", judged.keys.public)
+
+    found = verify(*arguments)
+
+    assert found.exit_code == 1
+    assert "does not say by which rule settings" in found.stdout
+    assert verify(*arguments, "--rules-digest", "ef" * 32).exit_code == 1
+    assert verify(*arguments, "--allow-other-rules").exit_code == 0
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_a_link_to_foreign_weights_makes_it_another_model(
+    judged: Judged, tmp_path: Path, verify: Verify, suffix: str
+) -> None:
+    evil = tmp_path / "out" / f"evil.{suffix}"
+    evil.parent.mkdir()
+    shutil.copy(judged.model / "weights.safetensors", evil)
+    (judged.model / f"adapter_model.{suffix}").symlink_to(Path("..") / "out" / evil.name)
+
+    refused(
+        verify(judged.envelope, judged.model, "--key", judged.keys.public),
+        f"links that lead out of the directory, which are not followed (adapter_model.{suffix})",
+    )
+
+
+@pytest.mark.parametrize("target", ["../out", "parts"])
+def test_a_linked_folder_makes_it_another_model_wherever_it_leads(
+    judged: Judged, tmp_path: Path, verify: Verify, target: str
+) -> None:
+    (tmp_path / "out").mkdir()
+    (judged.model / "parts").mkdir()
+    (judged.model / "unet").symlink_to(target)
+
+    refused(verify(judged.envelope, judged.model, "--key", judged.keys.public), "links that lead to folders")
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -245,6 +318,9 @@ def test_the_baseline_can_be_asked_for(judged: Judged, verify: Verify) -> None:
         (["--key", "none.pem"], "No such file"),
         (["--key", "KEY", "--max-age", "soon"], "is not a duration"),
         (["--key", "KEY", "--baseline-fingerprint", "abc"], "64 hexadecimal digits"),
+        (["--key", "KEY", "--rules-digest", "AB" * 32], "64 hexadecimal digits"),
+        (["--key", "KEY", "--rules-digest", "ab" * 32, "--allow-other-rules"], "exclude each other"),
+        (["--key", "KEY", "--baseline-fingerprint", "ab" * 32, "--allow-no-baseline"], "exclude each other"),
         (["--key", "KEY", "--require", "best"], "best"),
     ],
 )
@@ -292,17 +368,16 @@ def test_the_answer_is_data_where_asked_for(judged: Judged, tmp_path: Path, veri
 
 
 def test_what_the_gate_let_through_is_shown(judged: Judged, verify: Verify) -> None:
-    outcome = GateOutcome(
-        exit_code=0,
-        fail_on="warning",
-        allow_undecided=True,
-        fail_new=True,
-        ignored=2,
-        ignore_file="ab" * 32,
-    )
-    key = read_private_key(judged.keys.private)
-    judged.envelope.write_bytes(
-        attest(judged.report, build_manifest(judged.model), outcome, key, datetime.now(UTC))
+    resign(
+        judged,
+        gate={
+            "exitCode": 0,
+            "failOn": "warning",
+            "allowUndecided": True,
+            "failNew": True,
+            "ignored": 2,
+            "ignoreFile": "ab" * 32,
+        },
     )
 
     found = verify(judged.envelope, judged.model, "--key", judged.keys.public)

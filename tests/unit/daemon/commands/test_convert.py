@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +64,13 @@ def test_what_the_gate_prints_is_what_convert_makes_of_its_json(
 ) -> None:
     write_safetensors(tmp_path / "old.safetensors", network())
     write_safetensors(tmp_path / "new.safetensors", with_wrong_scale(finetuned(network())))
+    day = (datetime.now(UTC).date() + timedelta(days=30)).isoformat()
     (tmp_path / "ignore.yaml").write_text(
         json.dumps(
             {
                 "ignore": [
-                    {"rule": "scaled", "layer": "fc2", "reason": "a|b", "expires": "2999-01-01"},
-                    {"rule": "scaled", "layer": "fc9", "reason": "gone", "expires": "2999-01-01"},
+                    {"rule": "scaled", "layer": "fc2", "reason": "a|b", "expires": day},
+                    {"rule": "scaled", "layer": "fc9", "reason": "gone", "expires": day},
                     {"rule": "scaled", "reason": "over", "expires": "2001-01-01"},
                 ]
             }

@@ -140,6 +140,43 @@ def test_changed_bytes_under_the_same_name_are_measured(
     assert scans == ["new.safetensors"]
 
 
+def test_bytes_that_are_swapped_between_hashing_and_measuring_are_never_kept(
+    tmp_path: Path, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new, old = pair
+    broken = new.read_bytes()
+    healthy = write_safetensors(tmp_path / "healthy.safetensors", finetuned(network())).read_bytes()
+    assert len(broken) == len(healthy)
+    real = LocalExecutor.scan
+
+    def swapped(path: Path, content: bytes) -> None:
+        times = path.stat()
+        with path.open("r+b") as file:
+            file.write(content)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        # The clock of files ticks in milliseconds.
+        while path.stat().st_ctime_ns == times.st_ctime_ns:
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    def scan(self: LocalExecutor, request: ScanRequest, *rest: Any) -> Any:
+        if Path(request.path) == new:
+            swapped(new, healthy)
+        found = real(self, request, *rest)
+        if Path(request.path) == new:
+            swapped(new, broken)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalExecutor, "scan", scan)
+        during = judged(new, old, cache_in(tmp_path))
+
+    assert "changed_while_reading" in during.findings[0].message
+    assert new.read_bytes() == broken
+    after = judged(new, old, cache_in(tmp_path))
+    assert without_timings(after) == without_timings(judged(new, old, None))
+    assert "scaled" in {one.rule for one in after.findings}
+
+
 def test_what_could_not_be_examined_is_examined_again(tmp_path: Path, scans: list[str]) -> None:
     state = network()
     state["fc2.weight"] = state["fc2.weight"].astype(np.int8)

@@ -38,14 +38,14 @@ def written(folder: Path, text: str) -> Path:
 
 def problems(folder: Path, text: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        read_ignore_file(written(folder, text))
+        read_ignore_file(written(folder, text), TODAY)
     return [f"{one.line}: {one.path}: {one.message}" for one in caught.value.problems]
 
 
 def test_entries_are_read_with_their_lines(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD)
 
-    found = read_ignore_file(path)
+    found = read_ignore_file(path, TODAY)
 
     assert found.entries == (
         IgnoreEntry(
@@ -63,7 +63,7 @@ def test_entries_are_read_with_their_lines(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "ignore:\n", "ignore: []\n", "# nothing yet\n"])
 def test_a_file_without_entries_ignores_nothing(tmp_path: Path, text: str) -> None:
-    assert read_ignore_file(written(tmp_path, text)).entries == ()
+    assert read_ignore_file(written(tmp_path, text), TODAY).entries == ()
 
 
 def test_reason_and_expiry_are_required_and_unknown_keys_are_mistakes_all_told_at_once(
@@ -90,6 +90,34 @@ ignore:
         "8: ignore[2].reason: must be text, not a number; put it in quotes",
         "9: ignore[2].expires: there is no such day",
     ]
+
+
+@pytest.mark.parametrize("day", ["2027-11-24", "2028-01-01", "2999-12-31", "9999-12-31"])
+def test_nothing_is_accepted_for_more_than_a_year(tmp_path: Path, day: str) -> None:
+    assert date.fromisoformat("2027-11-23") - TODAY == timedelta(days=366)
+    text = "ignore:\n  - rule: non_finite\n    reason: x\n    expires: {}\n"
+
+    assert problems(tmp_path, text.format(day)) == [
+        "4: ignore[0].expires: must be at most 366 days ahead, 2027-11-23 or earlier; renew the entry then"
+    ]
+    (entry,) = read_ignore_file(written(tmp_path, text.format("2027-11-23")), TODAY).entries
+    assert entry.expires == date(2027, 11, 23)
+
+
+@pytest.mark.parametrize("blank", ["\u200b", "\u2060\u200d", "\u3164", "\u2800", "...", "-", "\u202e"])
+def test_a_reason_that_says_nothing_is_none(tmp_path: Path, blank: str) -> None:
+    text = f'ignore:\n  - rule: non_finite\n    reason: "{blank}"\n    expires: 2027-01-01\n'
+
+    (problem,) = problems(tmp_path, text)
+
+    assert problem.startswith("3: ignore[0].reason: must ")
+
+
+def test_a_reason_may_be_in_any_script(tmp_path: Path) -> None:
+    text = 'ignore: [{rule: non_finite, reason: "既知", expires: 2027-01-01}]\n'
+
+    (entry,) = read_ignore_file(written(tmp_path, text), TODAY).entries
+    assert entry.reason == "既知"
 
 
 def test_what_was_not_examined_cannot_be_ignored(tmp_path: Path) -> None:
@@ -119,7 +147,7 @@ def test_a_file_of_another_form_is_told_what_it_must_be(tmp_path: Path, text: st
 
 def test_a_missing_file_is_told_what_one_looks_like(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file; an ignore file holds ignore: and a list"):
-        read_ignore_file(tmp_path / "none.yaml")
+        read_ignore_file(tmp_path / "none.yaml", TODAY)
 
 
 def reported() -> Report:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from layerwatch.daemon.commands.local import console_for
+from layerwatch.daemon.gate.printable import printable
 from layerwatch.daemon.gate.tables import to_csv
-from layerwatch.daemon.gate.text import print_table, printable
+from layerwatch.daemon.gate.text import print_table
 from layerwatch.metrics.examination import Problem
 from layerwatch.metrics.relation import Relation
 from layerwatch.metrics.report import Report

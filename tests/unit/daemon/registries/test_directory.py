@@ -288,6 +288,21 @@ def test_weights_that_are_links_to_the_outside_are_listed_and_refused_when_hashe
     assert world.registry.token(found.location) == found.token
 
 
+def test_a_link_to_foreign_weights_beside_the_weights_is_another_state_and_refused(
+    world: DirectoryWorld, tmp_path: Path
+) -> None:
+    world.publish("m", "v1")
+    before = world.found("m", "v1")
+    outside = write_safetensors(tmp_path / "evil.safetensors", network())
+    (world.folder("m", "v1") / "adapter_model.safetensors").symlink_to(outside)
+
+    found = world.found("m", "v1")
+
+    assert found.token != before.token
+    with pytest.raises(UnreadableError, match=r"lead out of the directory.*\(adapter_model.safetensors\)"):
+        world.registry.manifest(found)
+
+
 # Order
 
 

@@ -183,7 +183,9 @@ def test_an_index_cannot_pull_in_a_file_from_outside_through_a_link(tmp_path: Pa
     save(model / "y.safetensors", b=1)
     (model / "x.safetensors").symlink_to(outside)
     index(model, {"a": "x.safetensors"})
-    assert refusal(model).reason is UnreadableReason.MISSING_SHARD
+    error = refusal(model)
+    assert error.reason is UnreadableReason.NOT_FOUND
+    assert "links that lead out of the directory, which are not followed (x.safetensors)" in error.detail
 
 
 def test_several_indexes_are_refused_unless_one_is_the_usual_one(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from layerwatch.daemon.gate.formats.github import ANNOTATIONS, to_github
 from layerwatch.daemon.gate.formats.rendering import Rendering
 from layerwatch.daemon.gate.ignorefile import IgnoreFile
 from layerwatch.daemon.gate.outcome import GatePolicy, decided, failing
-from layerwatch.daemon.gate.text import printable
+from layerwatch.daemon.gate.printable import printable
 from layerwatch.metrics.findings import Severity
 from layerwatch.metrics.report import Report
 from layerwatch_testing.examinations import among_healthy, unreadable_layer

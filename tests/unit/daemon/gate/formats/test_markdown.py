@@ -15,7 +15,7 @@ from layerwatch.daemon.gate.formats.markdown import SHOWN_LAYERS, SUMMARY_LIMIT,
 from layerwatch.daemon.gate.formats.rendering import Rendering
 from layerwatch.daemon.gate.ignorefile import IgnoreFile
 from layerwatch.daemon.gate.outcome import GatePolicy, decided
-from layerwatch.daemon.gate.text import printable
+from layerwatch.daemon.gate.printable import printable
 from layerwatch.metrics.report import Report
 from layerwatch_testing.examinations import among_healthy, unreadable_layer
 from layerwatch_testing.gating import TODAY, broken, entry, reshaped
