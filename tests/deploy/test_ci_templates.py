@@ -200,6 +200,14 @@ def test_github_leaves_no_older_verdict_behind(checkout: Path) -> None:
     assert not (checkout / "verdict.json").exists()
 
 
+def test_github_signs_nothing_without_a_key_and_says_which_input_is_missing(checkout: Path) -> None:
+    finished = gated(GitHub(), checkout, "tuned.safetensors", attest="verdict.json")
+
+    assert (finished.code, finished.failed) == (2, True)
+    assert "needs attest-key-file" in finished.log
+    assert not (checkout / "verdict.json").exists()
+
+
 def test_github_tells_the_outcome_in_words_annotations_and_a_summary(checkout: Path) -> None:
     machine = GitHub()
     finished = gated(machine, checkout, "broken.safetensors", sarif_upload="true")
@@ -208,6 +216,7 @@ def test_github_tells_the_outcome_in_words_annotations_and_a_summary(checkout: P
     assert finished.outputs["report"] == "layerwatch/report.json"
     assert "::error" in finished.log
     assert "fc2" in finished.outputs["summary"]
+    assert finished.outputs["summary"].count("### layerwatch: fail") == 1
     ((action, given),) = machine.used
     assert action == "github/codeql-action/upload-sarif"
     assert json.loads((checkout / given["sarif_file"]).read_bytes())["version"] == "2.1.0"

@@ -194,7 +194,7 @@ def test_without_layerwatch_nothing_is_pushed(repository: Repository) -> None:
 
     done = repository.push()
 
-    assert "could not be judged (exit code 127)" in done.stderr
+    assert "no-such-command is not on PATH: install it, or git config layerwatch.command" in done.stderr
     assert not repository.pushed()
 
 
@@ -457,3 +457,50 @@ def test_nothing_is_left_behind(pretending: Repository, tmp_path: Path) -> None:
 
     assert list(temporary.iterdir()) == []
     assert pretending.git("status", "--porcelain").stdout == ""
+
+
+@pytest.mark.parametrize("setting", ["./models", "/models/", "models/", ".//models"])
+def test_the_folder_may_be_written_in_any_way(pretending: Repository, setting: str) -> None:
+    pretending.git("config", "layerwatch.models", setting)
+    write(pretending, "fraud/v1/w.bin", "BAD")
+    pretending.commit_all()
+
+    assert pretending.push().returncode != 0
+    assert not pretending.pushed()
+
+
+@pytest.mark.parametrize("setting", [".", "./", "/"])
+def test_the_repository_itself_may_be_the_registry(pretending: Repository, setting: str) -> None:
+    pretending.git("config", "layerwatch.models", setting)
+    (pretending.folder / "README.md").write_text("about the models")
+    for version, text in (("v1", "good"), ("v2", "BAD")):
+        (pretending.folder / "fraud" / version).mkdir(parents=True)
+        (pretending.folder / "fraud" / version / "w.bin").write_text(text)
+    pretending.commit_all()
+
+    done = pretending.push()
+
+    assert done.returncode != 0
+    assert "layerwatch: fraud/v1, against nothing" in done.stderr
+    assert "layerwatch: fraud/v2, against v1" in done.stderr
+    assert "README" not in done.stderr
+
+
+def test_a_misspelt_folder_stops_the_push_and_no_version_at_all_is_told(pretending: Repository) -> None:
+    write(pretending, "fraud/v1/w.bin")
+    pretending.commit_all()
+    pretending.git("config", "layerwatch.models", "modles")
+
+    done = pretending.push()
+
+    assert done.returncode != 0
+    assert "layerwatch.models is modles, and the pushed commit has no such folder" in done.stderr
+    pretending.git("config", "--unset", "layerwatch.models")
+    (pretending.folder / "notes.txt").write_text("no model")
+    pretending.git("rm", "--quiet", "-r", "models")
+    pretending.commit_all()
+
+    done = pretending.push()
+
+    assert done.returncode == 0
+    assert "no version below models/ in this push: nothing judged" in done.stderr
