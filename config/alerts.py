@@ -2,89 +2,31 @@
 
 from __future__ import annotations
 
-import ipaddress
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from typing import Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import model_validator
 
-from layerwatch.config.base import Name, SettingsModel
-from layerwatch.config.crosschecks import alert_faults, raise_faults
+from layerwatch.config.base import SettingsModel
+from layerwatch.config.crosschecks import Fault, alert_faults, raise_faults
 from layerwatch.config.quantities import PositiveDuration
-from layerwatch.config.secrets import Secret
+from layerwatch.config.receivers import (
+    AlertmanagerReceiverSettings,
+    LogReceiverSettings,
+    ReceiverSettings,
+    WebhookReceiverSettings,
+)
+from layerwatch.config.receivers.base import check_webhook_url
 
-
-def check_webhook_url(url: str) -> None:
-    """Raise ValueError, without repeating ``url``, unless it is an http or https URL with a host."""
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError("must be an http:// or https:// URL with a host")
-
-
-def _checked_when_plain(url: Secret) -> Secret:
-    if url.is_plain:
-        check_webhook_url(url.reveal())
-    return url
-
-
-def _checked_network(text: str) -> str:
-    try:
-        network = ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        raise ValueError("must be a network such as 10.0.0.0/8 or fd00::/8") from None
-    if ipaddress.ip_interface(text).ip != network.network_address:
-        raise ValueError(f"has bits set beyond its prefix; write {network} for that network")
-    return str(network)
-
-
-class WebhookReceiverSettings(SettingsModel):
-    """A receiver that gets each event as a signed HTTP POST."""
-
-    name: Name
-    """Name of the receiver: routes refer to it, and it is a metric label."""
-
-    kind: Literal["webhook"]
-    """What the receiver is."""
-
-    url: Annotated[Secret, AfterValidator(_checked_when_plain)]
-    """Where to post: an http or https URL."""
-
-    secret: Secret | None = None
-    """Key that every event is signed with; without one, events are not signed."""
-
-    allow_private_cidrs: tuple[Annotated[str, AfterValidator(_checked_network)], ...] = ()
-    """Private networks that `url` may lead to; none by default."""
-
-    timeout: PositiveDuration = timedelta(seconds=15)
-    """Time that one delivery may take."""
-
-    max_age: PositiveDuration = timedelta(days=3)
-    """After this time an event that could not be delivered is given up."""
-
-    send_resolved: bool = True
-    """Whether the end of an alert is told too."""
-
-
-class LogReceiverSettings(SettingsModel):
-    """A receiver that writes each event to the daemon's log."""
-
-    name: Name
-    """Name of the receiver: routes refer to it, and it is a metric label."""
-
-    kind: Literal["log"]
-    """What the receiver is."""
-
-    send_resolved: bool = True
-    """Whether the end of an alert is told too."""
-
-
-ReceiverSettings = Annotated[WebhookReceiverSettings | LogReceiverSettings, Field(discriminator="kind")]
-"""Settings of one receiver, told apart by ``kind``."""
+__all__ = [
+    "AlertsSettings",
+    "LogReceiverSettings",
+    "ReceiverSettings",
+    "RouteSettings",
+    "WebhookReceiverSettings",
+    "check_webhook_url",
+]
 
 
 class RouteSettings(SettingsModel):
@@ -111,5 +53,19 @@ class AlertsSettings(SettingsModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        raise_faults("AlertsSettings", alert_faults(self))
+        raise_faults("AlertsSettings", [*alert_faults(self), *self._short_holds()])
         return self
+
+    def _short_holds(self) -> Iterator[Fault]:
+        """Alertmanagers that would end an alert before it is told again."""
+        for position, receiver in enumerate(self.receivers):
+            if (
+                isinstance(receiver, AlertmanagerReceiverSettings)
+                and self.route is not None
+                and self.route.receiver == receiver.name
+                and receiver.hold <= self.route.repeat_interval
+            ):
+                message = (
+                    "must be longer than alerts.route.repeat_interval, or alerts end between two repetitions"
+                )
+                yield Fault(("receivers", position, "hold"), message)

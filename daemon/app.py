@@ -17,9 +17,9 @@ from sqlalchemy import Connection
 
 from layerwatch.alerts.dispatcher import Dispatcher
 from layerwatch.alerts.telemetry import AlertTelemetry
-from layerwatch.config.alerts import WebhookReceiverSettings
 from layerwatch.config.composites import COMPOSITES
 from layerwatch.config.errors import ConfigError
+from layerwatch.config.receivers import RemoteReceiverSettings
 from layerwatch.config.registries import RemoteRegistrySettings
 from layerwatch.config.settings import Settings
 from layerwatch.daemon.alerting import tell_again
@@ -472,7 +472,7 @@ def _share_of(name: str) -> float:
 
 def _dispatch_limit(settings: Settings) -> timedelta:
     """How long delivering may be silent: a receiver that does not answer holds it up for its timeout."""
-    timeouts = [one.timeout for one in settings.alerts.receivers if isinstance(one, WebhookReceiverSettings)]
+    timeouts = [one.timeout for one in settings.alerts.receivers if isinstance(one, RemoteReceiverSettings)]
     return _LOOP_LIMIT + max(timeouts, default=timedelta())
 
 

@@ -9,10 +9,26 @@ from typing import Any
 
 from layerwatch.alerts.addresses import AddressPolicy
 from layerwatch.alerts.errors import DeliveryError, ReceiversError
+from layerwatch.alerts.receivers.alertmanager import AlertmanagerReceiver
+from layerwatch.alerts.receivers.apprise import AppriseReceiver
 from layerwatch.alerts.receivers.base import Receiver
 from layerwatch.alerts.receivers.log import LogReceiver
+from layerwatch.alerts.receivers.pagerduty import PagerDutyReceiver
+from layerwatch.alerts.receivers.posting import Posting
+from layerwatch.alerts.receivers.slack import SlackReceiver
+from layerwatch.alerts.receivers.teams import TeamsReceiver
 from layerwatch.alerts.receivers.webhook import WebhookReceiver
-from layerwatch.config.alerts import LogReceiverSettings, ReceiverSettings, WebhookReceiverSettings
+from layerwatch.config.receivers import (
+    AlertmanagerReceiverSettings,
+    AppriseReceiverSettings,
+    HttpReceiverSettings,
+    LogReceiverSettings,
+    PagerDutyReceiverSettings,
+    ReceiverSettings,
+    SlackReceiverSettings,
+    TeamsReceiverSettings,
+    WebhookReceiverSettings,
+)
 
 LOG_NAME = "layerwatch.alerts.events"
 """Logger that log receivers write to."""
@@ -23,11 +39,9 @@ def _webhook(settings: WebhookReceiverSettings) -> Receiver:
         name=settings.name,
         url=settings.url,
         secret=settings.secret,
-        policy=AddressPolicy.from_cidrs(settings.allow_private_cidrs),
-        timeout=settings.timeout,
+        posting=_posting(settings),
         max_age=settings.max_age,
         send_resolved=settings.send_resolved,
-        ca_bundle=os.environ.get("REQUESTS_CA_BUNDLE") or None,
     )
     receiver.check()
     return receiver
@@ -39,8 +53,86 @@ def _log(settings: LogReceiverSettings) -> Receiver:
     )
 
 
+def _alertmanager(settings: AlertmanagerReceiverSettings) -> Receiver:
+    receiver = AlertmanagerReceiver(
+        name=settings.name,
+        urls=settings.urls,
+        hold=settings.hold,
+        posting=_posting(settings),
+        max_age=settings.max_age,
+        send_resolved=settings.send_resolved,
+    )
+    receiver.check()
+    return receiver
+
+
+def _pagerduty(settings: PagerDutyReceiverSettings) -> Receiver:
+    receiver = PagerDutyReceiver(
+        name=settings.name,
+        url=settings.url,
+        routing_key=settings.routing_key,
+        posting=_posting(settings),
+        max_age=settings.max_age,
+        send_resolved=settings.send_resolved,
+    )
+    receiver.check()
+    return receiver
+
+
+def _slack(settings: SlackReceiverSettings) -> Receiver:
+    receiver = SlackReceiver(
+        name=settings.name,
+        url=settings.url,
+        posting=_posting(settings),
+        max_age=settings.max_age,
+        send_resolved=settings.send_resolved,
+    )
+    receiver.check()
+    return receiver
+
+
+def _teams(settings: TeamsReceiverSettings) -> Receiver:
+    receiver = TeamsReceiver(
+        name=settings.name,
+        url=settings.url,
+        posting=_posting(settings),
+        max_age=settings.max_age,
+        send_resolved=settings.send_resolved,
+    )
+    receiver.check()
+    return receiver
+
+
+def _apprise(settings: AppriseReceiverSettings) -> Receiver:
+    receiver = AppriseReceiver(
+        name=settings.name,
+        url=settings.url,
+        timeout=settings.timeout,
+        max_age=settings.max_age,
+        send_resolved=settings.send_resolved,
+    )
+    receiver.check()
+    return receiver
+
+
+def _posting(settings: HttpReceiverSettings) -> Posting:
+    return Posting(
+        policy=AddressPolicy.from_cidrs(settings.allow_private_cidrs),
+        timeout=settings.timeout,
+        ca_bundle=os.environ.get("REQUESTS_CA_BUNDLE") or None,
+    )
+
+
 # Settings know their kind; the value type is wide because each builder takes its own settings class.
-BUILDERS: Mapping[str, Callable[[Any], Receiver]] = {"webhook": _webhook, "log": _log}
+BUILDERS: Mapping[str, Callable[[Any], Receiver]] = {
+    "webhook": _webhook,
+    "log": _log,
+    "alertmanager": _alertmanager,
+    "pagerduty": _pagerduty,
+    "slack": _slack,
+    "teams": _teams,
+    "apprise": _apprise,
+}
 """Kind in the configuration -> how to build it. A new kind is one file, one settings class and one line here."""
 
 

@@ -33,7 +33,7 @@ class Receiver(Protocol):
         least once), always under the same event id.
 
         Args:
-            entry: the event; ``payload`` is sent as it is.
+            entry: the event; what is told is made of ``payload`` alone, so that every attempt tells the same.
             now: tz-aware time of this attempt.
 
         Raises:

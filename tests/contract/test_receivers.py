@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import socket
+import ssl
+import sys
 import traceback
 from collections.abc import Iterator
 from copy import deepcopy
@@ -14,12 +17,14 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import trustme
 from pydantic import TypeAdapter
 from standardwebhooks import Webhook
 
 from alertvalues import IDENTITY, NOW, entry, finding, firing, resolved
-from hookserver import Answer, HookServer
+from hookserver import Answer, HookServer, Received
 from layerwatch.alerts.errors import DeliveryError, DeliveryReason, ReceiversError
+from layerwatch.alerts.model import Transition
 from layerwatch.alerts.outbox import OutboxEntry
 from layerwatch.alerts.receivers import BUILDERS, LOG_NAME, build_receivers
 from layerwatch.alerts.receivers.base import Receiver
@@ -43,29 +48,84 @@ def build(**values: object) -> Receiver:
     return build_receivers([settings(**values)])["oncall"]
 
 
+TOKEN = "T0KEN0123456789abcdefghijklmnopq"
+"""Secret of every receiver but the webhook's key; as long as a routing key of PagerDuty."""
+
+REMOTE = sorted(set(BUILDERS) - {"log"})
+POSTING = sorted(set(REMOTE) - {"apprise"})
+"""Kinds that post through layerwatch.alerts.http."""
+
+
+def values_for(kind: str, url: str) -> dict[str, object]:
+    """Settings of a receiver of ``kind`` that leads to the server at ``url``."""
+    allowed = {} if kind in ("log", "apprise") else {"allow_private_cidrs": LOOPBACK}
+    particular: dict[str, dict[str, object]] = {
+        "webhook": {"url": f"{url}/{TOKEN}", "secret": KEY},
+        "log": {},
+        "alertmanager": {"urls": [url.replace("://", f"://user:{TOKEN}@")]},
+        "pagerduty": {"url": f"{url}/v2/enqueue", "routing_key": TOKEN},
+        "slack": {"url": f"{url}/services/{TOKEN}"},
+        "teams": {"url": f"{url}/workflows/w/triggers/manual/paths/invoke?sig={TOKEN}"},
+        "apprise": {
+            "url": f"{url.replace('https', 'jsons').replace('http', 'json')}/{TOKEN}",
+            "allow_unchecked_addresses": True,
+        },
+    }
+    return {"kind": kind, **allowed, **particular[kind]}
+
+
+def needs(kind: str) -> None:
+    if kind == "apprise":
+        pytest.importorskip("apprise", reason="the extra apprise is not installed")
+
+
 @dataclass(frozen=True)
 class Case:
-    """A receiver that works, and a way to see the event ids that reached the other side."""
+    """A receiver that works, and a way to see what reached the other side."""
 
+    kind: str
     receiver: Receiver
     server: HookServer
     caplog: pytest.LogCaptureFixture
 
     def arrived(self) -> list[str]:
-        posted = [received.headers["webhook-id"] for received in self.server.received]
-        logged = [str(record.args[4]) for record in self.caplog.records if isinstance(record.args, tuple)]
-        return posted + logged
+        """What the other side knows each event by: an id if its protocol has one, else all that it got."""
+        logged = [
+            str(record.args[4])
+            for record in self.caplog.records
+            if record.name == LOG_NAME and isinstance(record.args, tuple)
+        ]
+        return logged + [self._identity(received) for received in self.server.received]
+
+    def _identity(self, received: Received) -> str:
+        if self.kind == "webhook":
+            return received.headers["webhook-id"]
+        body = json.loads(received.body)
+        if self.kind == "pagerduty":
+            return str(body["dedup_key"])
+        if self.kind == "alertmanager":
+            return str(body[0]["annotations"]["event_id"])
+        return received.body.decode()
 
 
 @pytest.fixture(params=sorted(BUILDERS))
 def case(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[Case]:
+    needs(request.param)
     caplog.set_level(logging.INFO, logger=LOG_NAME)
     with HookServer() as server:
-        values: dict[str, dict[str, object]] = {
-            "webhook": {"url": f"{server.url}/T0KEN", "secret": KEY, "allow_private_cidrs": LOOPBACK},
-            "log": {},
-        }
-        yield Case(build(kind=request.param, **values[request.param]), server, caplog)
+        yield Case(request.param, build(**values_for(request.param, server.url)), server, caplog)
+
+
+@pytest.fixture
+def server() -> Iterator[HookServer]:
+    with HookServer() as running:
+        yield running
+
+
+def failure(receiver: Receiver) -> DeliveryError:
+    with pytest.raises(DeliveryError) as caught:
+        receiver.send(entry(), NOW)
+    return caught.value
 
 
 class TestEveryKind:
@@ -75,19 +135,22 @@ class TestEveryKind:
         assert case.receiver.max_age > timedelta(0)
 
     @pytest.mark.parametrize("transition", [firing(), resolved(), resolved(version=None)])
-    def test_one_call_tells_one_event_once(self, case: Case, transition: object) -> None:
-        event = entry(transition=transition)  # type: ignore[arg-type]
+    def test_one_call_tells_one_event_once(self, case: Case, transition: Transition) -> None:
+        event = entry(transition=transition)
         before = deepcopy(event)
         case.receiver.send(event, NOW)
 
-        assert case.arrived() == [event.event_id]
+        (arrived,) = case.arrived()
+        if case.kind in ("webhook", "log", "alertmanager"):
+            assert arrived == event.event_id
         assert event == before
 
-    def test_the_same_event_may_be_told_again_under_the_same_id(self, case: Case) -> None:
+    def test_the_same_event_told_again_is_known_for_the_same(self, case: Case) -> None:
         case.receiver.send(entry(), NOW)
         case.receiver.send(replace(entry(), attempts=1), NOW + timedelta(seconds=2))
 
-        assert case.arrived() == [entry().event_id] * 2
+        first, second = case.arrived()
+        assert first == second
 
     def test_neither_the_receiver_nor_the_log_shows_a_secret(self, case: Case) -> None:
         case.caplog.set_level(logging.DEBUG)
@@ -101,19 +164,258 @@ class TestEveryKind:
         identity = replace(IDENTITY, model="m\r\nWARNING forged line\x1b[2J")
         case.receiver.send(entry(transition=firing(finding("fc\n2"), identity=identity)), NOW)
 
-        told = [record.getMessage() for record in case.caplog.records]
-        told += [str(json.loads(received.body)) for received in case.server.received]
-        assert len(told) == 1
-        assert not {"\r", "\n", "\x1b"} & set(told[0])
-        assert "\\n" not in told[0]
+        told = [record.getMessage() for record in case.caplog.records if record.name == LOG_NAME]
+        told += [text for received in case.server.received for text in texts(json.loads(received.body))]
+        assert any("m WARNING forged line[2J" in text.replace("［", "[") for text in told)
+        for text in told:
+            assert not {"\r", "\x1b"} & set(text)
+            assert "\nWARNING" not in text
+
+    def test_the_end_of_an_alert_is_told_in_words_or_by_the_protocol(self, case: Case) -> None:
+        case.receiver.send(entry(transition=firing()), NOW)
+        case.receiver.send(entry(transition=resolved()), NOW + timedelta(hours=1))
+
+        told = [record.getMessage() for record in case.caplog.records if record.name == LOG_NAME]
+        told += [received.body.decode() for received in case.server.received]
+        if case.kind == "alertmanager":
+            assert json.loads(told[1])[0]["endsAt"] == "2026-03-01T13:00:00Z"
+        else:
+            assert "resolve" not in told[0].lower()
+            assert "resolve" in told[1].lower()
+
+
+def texts(value: object) -> Iterator[str]:
+    """All text in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from texts(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from texts(part)
+
+
+@pytest.mark.parametrize("kind", REMOTE)
+class TestEveryKindBehindANetwork:
+    @pytest.mark.parametrize("status", [200, 202, 204])
+    def test_an_answer_of_the_200s_is_a_delivery(self, server: HookServer, kind: str, status: int) -> None:
+        needs(kind)
+        server.answer = Answer(status)
+
+        build(**values_for(kind, server.url)).send(entry(), NOW)
+        assert len(server.received) == 1
+
+    @pytest.mark.parametrize(
+        ("status", "reason", "retryable"),
+        [
+            (301, DeliveryReason.REDIRECTED, False),
+            (307, DeliveryReason.REDIRECTED, False),
+            (400, DeliveryReason.CLIENT_ERROR, False),
+            (404, DeliveryReason.CLIENT_ERROR, True),
+            (410, DeliveryReason.GONE, False),
+            (413, DeliveryReason.CLIENT_ERROR, False),
+            (429, DeliveryReason.RATE_LIMITED, True),
+            (500, DeliveryReason.SERVER_ERROR, True),
+            (503, DeliveryReason.SERVER_ERROR, True),
+        ],
+    )
+    def test_any_other_answer_is_one_failed_attempt_of_its_class(
+        self,
+        server: HookServer,
+        caplog: pytest.LogCaptureFixture,
+        kind: str,
+        status: int,
+        reason: DeliveryReason,
+        retryable: bool,
+    ) -> None:
+        needs(kind)
+        caplog.set_level(logging.DEBUG)
+        with HookServer() as elsewhere:
+            headers = {"Retry-After": "7", "Location": f"{elsewhere.url}/stolen"}
+            server.answer = Answer(status, headers, b"B0DY")
+            error = failure(build(**values_for(kind, server.url)))
+
+            assert elsewhere.received == []
+        assert len(server.received) == 1
+        if kind == "apprise":  # It tells only that it failed.
+            reason, retryable = DeliveryReason.UNEXPECTED, True
+        assert (error.reason, error.retryable) == (reason, retryable)
+        assert error.retry_after == (timedelta(seconds=7) if retryable and kind != "apprise" else None)
+        told = f"{error!r} {error.detail} {''.join(traceback.format_exception(error))} {caplog.text}"
+        for secret in ("T0KEN0", "B0DY", KEY, "SIGNINGK", "stolen"):
+            assert secret not in told
+
+    def test_a_receiver_that_is_away_or_silent_is_tried_again(
+        self, caplog: pytest.LogCaptureFixture, kind: str
+    ) -> None:
+        needs(kind)
+        caplog.set_level(logging.DEBUG)
+        with socket.create_server(("127.0.0.1", 0)) as listener:  # Accepts by its backlog and never answers.
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            silent = failure(build(**values_for(kind, url), timeout="1s"))
+        away = failure(build(**values_for(kind, url), timeout="1s"))
+
+        assert (silent.reason, silent.retryable) == (DeliveryReason.TIMEOUT, True)
+        assert away.retryable
+        assert away.reason is (DeliveryReason.UNEXPECTED if kind == "apprise" else DeliveryReason.CONNECTION)
+        assert "T0KEN0" not in f"{silent!r} {away!r} {caplog.text}"
+
+    def test_a_certificate_that_nobody_signed_is_refused(
+        self, caplog: pytest.LogCaptureFixture, kind: str
+    ) -> None:
+        needs(kind)
+        caplog.set_level(logging.DEBUG)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+        with HookServer(context) as server:
+            error = failure(build(**values_for(kind, server.url)))
+
+            assert server.received == []
+        assert error.reason is (DeliveryReason.UNEXPECTED if kind == "apprise" else DeliveryReason.TLS)
+        assert error.retryable
+        assert "T0KEN0" not in f"{error!r} {''.join(traceback.format_exception(error))} {caplog.text}"
+
+
+@pytest.mark.parametrize("kind", POSTING)
+class TestEveryKindThatPosts:
+    def test_a_private_address_is_refused_when_it_is_configured(self, server: HookServer, kind: str) -> None:
+        values = {**values_for(kind, server.url), "allow_private_cidrs": ()}
+
+        with pytest.raises(ReceiversError, match="add it to allow_private_cidrs") as caught:
+            build(**values)
+        assert "T0KEN" not in str(caught.value)
+
+    def test_a_name_that_leads_to_a_private_address_is_refused_when_it_is_used(
+        self, server: HookServer, kind: str
+    ) -> None:
+        values = values_for(kind, f"http://localhost:{server.port}")
+        error = failure(build(**{**values, "allow_private_cidrs": ()}))
+
+        assert (error.reason, error.retryable) == (DeliveryReason.FORBIDDEN_ADDRESS, False)
+        assert server.received == []
+
+    def test_secrets_are_read_from_their_files_at_each_attempt(
+        self, server: HookServer, tmp_path: Path, kind: str
+    ) -> None:
+        values = values_for(kind, server.url)
+        key = "routing_key" if kind == "pagerduty" else "urls" if kind == "alertmanager" else "url"
+        file = tmp_path / "secret"
+        text = values[key][0] if isinstance(values[key], list) else values[key]  # type: ignore[index]
+        file.write_text(f"{text}\n")
+        given = {"file": str(file)}
+        receiver = build(**{**values, key: [given] if key == "urls" else given})
+        receiver.send(entry(), NOW)
+        file.unlink()
+
+        error = failure(receiver)
+        assert (error.reason, error.retryable) == (DeliveryReason.BAD_SECRET, True)
+        assert str(file) in error.detail
+        assert len(server.received) == 1
+
+
+class TestAlertmanager:
+    def receiver(self, *urls: str, **values: object) -> Receiver:
+        return build(kind="alertmanager", urls=list(urls), allow_private_cidrs=LOOPBACK, **values)
+
+    def test_each_peer_is_told_below_its_own_path(self) -> None:
+        with HookServer() as one, HookServer() as other:
+            self.receiver(f"{one.url}/", f"{other.url}/am").send(entry(), NOW)
+
+            assert [received.path for received in one.received] == ["/api/v2/alerts"]
+            assert [received.path for received in other.received] == ["/am/api/v2/alerts"]
+            assert one.received[0].body == other.received[0].body
+
+    def test_credentials_in_an_address_are_sent_as_basic_authentication(self, server: HookServer) -> None:
+        self.receiver(server.url.replace("://", "://user:pass@")).send(entry(), NOW)
+
+        expected = base64.b64encode(b"user:pass").decode()
+        assert server.received[0].headers["authorization"] == f"Basic {expected}"
+
+    def test_one_peer_that_takes_it_is_enough_and_the_others_are_logged(
+        self, server: HookServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with HookServer() as failing:
+            failing.answer = Answer(500)
+            self.receiver(failing.url, server.url).send(entry(), NOW)
+
+        assert len(server.received) == 1
+        assert f"127.0.0.1:{failing.port} answered 500" in caplog.text
+
+    def test_when_none_takes_it_the_one_that_may_later_decides(self, server: HookServer) -> None:
+        server.answer = Answer(400)
+        with HookServer() as busy:
+            busy.answer = Answer(429, {"Retry-After": "30"})
+            error = failure(self.receiver(server.url, busy.url))
+
+        assert (error.reason, error.retryable) == (DeliveryReason.RATE_LIMITED, True)
+        assert error.retry_after == timedelta(seconds=30)
+        assert f":{server.port} answered 400; http://127.0.0.1:{busy.port} answered 429" in error.detail
+
+    def test_a_firing_alert_is_held_for_as_long_as_configured(self, server: HookServer) -> None:
+        self.receiver(server.url, hold="36h").send(entry(), NOW)
+
+        (alert, *_) = json.loads(server.received[0].body)
+        assert (alert["startsAt"], alert["endsAt"]) == ("2026-03-01T12:00:00Z", "2026-03-03T00:00:00Z")
+
+
+class TestSlack:
+    def test_a_workflow_gets_one_variable_in_place_of_blocks(self, server: HookServer) -> None:
+        values = {"kind": "slack", "allow_private_cidrs": LOOPBACK}
+        build(url=f"{server.url}/triggers/T1/2/{TOKEN}", **values).send(entry(), NOW)
+        build(url=f"{server.url}/services/T1/B2/{TOKEN}", **values).send(entry(), NOW)
+
+        workflow, channel = (json.loads(received.body) for received in server.received)
+        assert list(workflow) == ["text"]
+        assert workflow["text"].startswith("CRITICAL: digits-mlp v5 (latest): layer fc2 is broken")
+        assert channel["blocks"]
+
+
+class TestPagerDuty:
+    def test_a_key_of_another_length_is_refused_before_the_first_event(self) -> None:
+        with pytest.raises(ReceiversError, match="must have 32 characters, this one has 8") as caught:
+            build(kind="pagerduty", routing_key="T0KEN678")
+        assert "T0KEN" not in str(caught.value)
+
+    def test_all_events_of_an_episode_are_about_one_incident(self, server: HookServer) -> None:
+        receiver = build(**values_for("pagerduty", server.url))
+        for transition in (firing(), resolved()):
+            receiver.send(entry(transition=transition), NOW)
+
+        first, last = (json.loads(received.body) for received in server.received)
+        assert (first["event_action"], last["event_action"]) == ("trigger", "resolve")
+        assert first["dedup_key"] == last["dedup_key"]
+        assert first["routing_key"] == last["routing_key"] == TOKEN
+
+
+class TestApprise:
+    def test_its_json_target_gets_title_text_and_type(self, server: HookServer) -> None:
+        needs("apprise")
+        receiver = build(**values_for("apprise", server.url))
+        for transition in (firing(), resolved()):
+            receiver.send(entry(transition=transition), NOW)
+
+        first, last = (json.loads(received.body) for received in server.received)
+        assert (first["title"], first["type"]) == ("CRITICAL: digits-mlp v5 (latest)", "failure")
+        assert first["message"].startswith(
+            "digits-mlp v5 (latest): layer fc2 is broken: relative change 0.92"
+        )
+        assert (last["title"], last["type"]) == ("RESOLVED: digits-mlp v6 (latest)", "success")
+
+    def test_text_that_is_no_address_of_a_service_is_refused(self) -> None:
+        needs("apprise")
+        for url in ("T0KEN", "nothing://T0KEN"):
+            with pytest.raises(ReceiversError, match="not one URL that Apprise understands") as caught:
+                build(kind="apprise", url=url, allow_unchecked_addresses=True)
+            assert "T0KEN" not in str(caught.value)
+
+    def test_without_the_library_the_extra_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "apprise", None)
+        with pytest.raises(ReceiversError, match=r"needs the package apprise: .*pip install .*\[apprise\]"):
+            build(kind="apprise", url="json://host", allow_unchecked_addresses=True)
 
 
 class TestWebhook:
-    @pytest.fixture
-    def server(self) -> Iterator[HookServer]:
-        with HookServer() as running:
-            yield running
-
     def receiver(self, server: HookServer, **values: object) -> Receiver:
         url = f"{server.url}/T0KEN?k=v"
         return build(

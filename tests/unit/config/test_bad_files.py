@@ -12,6 +12,7 @@ from layerwatch.config.loading import load_settings
 FOLDER = Path(__file__).parent / "data" / "bad"
 
 DURATIONS = "write whole numbers with the units d, h, m, s, ms, largest first, such as 30s, 5m, 1h30m or 7d"
+KINDS = "webhook, log, alertmanager, pagerduty, slack, teams, apprise"
 SIZES = "write a whole number with a unit, such as 512KiB, 4GiB or 100MB (B, KiB to TiB, KB to TB)"
 
 EXPECTED: dict[str, list[str]] = {
@@ -79,7 +80,7 @@ EXPECTED: dict[str, list[str]] = {
     "missing_required": [
         "2: registries[0].path: is missing",
         "4: registries[1].name: is missing",
-        "8: alerts.receivers[0].kind: is missing; it must be one of webhook, log",
+        "8: alerts.receivers[0].kind: is missing; it must be one of " + KINDS,
         "9: alerts.route.receiver: is missing",
     ],
     "not_utf8": [

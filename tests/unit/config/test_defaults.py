@@ -5,9 +5,19 @@ from pathlib import Path
 
 import yaml
 
-from layerwatch.config.alerts import LogReceiverSettings, WebhookReceiverSettings
 from layerwatch.config.defaults import default_yaml
 from layerwatch.config.loading import load_settings
+from layerwatch.config.receivers import (
+    AlertmanagerReceiverSettings,
+    AppriseReceiverSettings,
+    HttpReceiverSettings,
+    LogReceiverSettings,
+    PagerDutyReceiverSettings,
+    RemoteReceiverSettings,
+    SlackReceiverSettings,
+    TeamsReceiverSettings,
+    WebhookReceiverSettings,
+)
 from layerwatch.config.registries import (
     BaseRegistrySettings,
     DirectoryRegistrySettings,
@@ -79,6 +89,22 @@ def test_the_examples_of_the_default_file_load_when_put_in_force(
             secret=Secret.from_env("WEBHOOK_SECRET"),
         ),
         LogReceiverSettings(name="log", kind="log"),
+        AlertmanagerReceiverSettings(
+            name="alertmanager",
+            kind="alertmanager",
+            urls=(Secret("http://alertmanager-0:9093"), Secret("http://alertmanager-1:9093")),
+        ),
+        PagerDutyReceiverSettings(
+            name="pager", kind="pagerduty", routing_key=Secret.from_env("PAGERDUTY_KEY")
+        ),
+        SlackReceiverSettings(name="slack", kind="slack", url=Secret.from_file("/run/secrets/slack-url")),
+        TeamsReceiverSettings(name="teams", kind="teams", url=Secret.from_file("/run/secrets/teams-url")),
+        AppriseReceiverSettings(
+            name="phone",
+            kind="apprise",
+            url=Secret.from_env("APPRISE_URL"),
+            allow_unchecked_addresses=True,
+        ),
     )
     assert settings.alerts.route is not None
     assert settings.alerts.route.receiver == "oncall"
@@ -94,7 +120,7 @@ def test_the_examples_of_the_default_file_load_when_put_in_force(
 
 def test_the_examples_show_every_key_of_what_they_are_an_example_of(example_yaml: str) -> None:
     shown = yaml.safe_load(example_yaml)
-    webhook, log = shown["alerts"]["receivers"]
+    webhook, log, *services = shown["alerts"]["receivers"]
     directory, mlflow, *others = shown["registries"]
     assert directory.keys() == DirectoryRegistrySettings.model_fields.keys()
     shared = set(BaseRegistrySettings.model_fields)
@@ -104,6 +130,18 @@ def test_the_examples_show_every_key_of_what_they_are_an_example_of(example_yaml
         kind.model_fields.keys()
         for kind in (HuggingFaceRegistrySettings, OciRegistrySettings, ObjectStoreRegistrySettings)
     ]
-    assert list(webhook) == list(WebhookReceiverSettings.model_fields)
-    assert list(log) == list(LogReceiverSettings.model_fields)
+    assert webhook.keys() == WebhookReceiverSettings.model_fields.keys()
+    assert log.keys() == LogReceiverSettings.model_fields.keys()
+    posted = set(HttpReceiverSettings.model_fields)
+    kinds = (
+        AlertmanagerReceiverSettings,
+        PagerDutyReceiverSettings,
+        SlackReceiverSettings,
+        TeamsReceiverSettings,
+    )
+    *posting, apprise = services
+    assert [one.keys() | posted for one in posting] == [kind.model_fields.keys() for kind in kinds]
+    assert apprise.keys() | set(RemoteReceiverSettings.model_fields) == (
+        AppriseReceiverSettings.model_fields.keys()
+    )
     assert shown["alerts"]["route"] == {"receiver": "oncall", "repeat_interval": "12h"}

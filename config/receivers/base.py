@@ -1,0 +1,78 @@
+"""What the settings of all receivers, and of all that post over HTTP, have in common."""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import timedelta
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator
+
+from layerwatch.config.base import Name, SettingsModel
+from layerwatch.config.quantities import PositiveDuration
+from layerwatch.config.secrets import Secret
+
+
+def check_webhook_url(url: str) -> None:
+    """Raise ValueError, without repeating ``url``, unless it is an http or https URL with a host."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("must be an http:// or https:// URL with a host")
+
+
+def _checked_when_plain(url: Secret) -> Secret:
+    if url.is_plain:
+        check_webhook_url(url.reveal())
+    return url
+
+
+def _checked_network(text: str) -> str:
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError("must be a network such as 10.0.0.0/8 or fd00::/8") from None
+    if ipaddress.ip_interface(text).ip != network.network_address:
+        raise ValueError(f"has bits set beyond its prefix; write {network} for that network")
+    return str(network)
+
+
+SecretUrl = Annotated[Secret, AfterValidator(_checked_when_plain)]
+"""An http or https URL that is a secret as a whole."""
+
+PrivateNetworks = tuple[Annotated[str, AfterValidator(_checked_network)], ...]
+"""Networks, each written with its network address."""
+
+
+class BaseReceiverSettings(SettingsModel):
+    """Settings that every kind of receiver has."""
+
+    name: Name
+    """Name of the receiver: routes refer to it, and it is a metric label."""
+
+    kind: str
+    """What the receiver is."""
+
+    send_resolved: bool = True
+    """Whether the end of an alert is told too."""
+
+
+class RemoteReceiverSettings(BaseReceiverSettings):
+    """Settings that every receiver behind a network has."""
+
+    timeout: PositiveDuration = timedelta(seconds=15)
+    """Time that one delivery may take."""
+
+    max_age: PositiveDuration = timedelta(days=3)
+    """After this time an event that could not be delivered is given up."""
+
+
+class HttpReceiverSettings(RemoteReceiverSettings):
+    """Settings that every receiver has whose addresses are checked."""
+
+    allow_private_cidrs: PrivateNetworks = ()
+    """Private networks that its URLs may lead to; none by default."""
