@@ -84,7 +84,9 @@ def read_envelope(data: bytes) -> Envelope:
         raise _malformed("the envelope is no JSON object")
     kind, signatures = found.get("payloadType"), found.get("signatures")
     if not isinstance(kind, str):
-        raise _malformed("the envelope has no payloadType")
+        raise _malformed(
+            "the envelope has no payloadType: it is no signed verdict, which gate --attest makes"
+        )
     if not isinstance(signatures, list) or not 0 < len(signatures) <= _MOST_SIGNATURES:
         raise _malformed(f"the envelope must have 1 to {_MOST_SIGNATURES} signatures")
     given = tuple(_signature(one) for one in signatures)

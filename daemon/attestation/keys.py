@@ -99,7 +99,7 @@ def read_private_key(path: Path, passphrase: Secret | None = None) -> PrivateKey
         key = load_pem_private_key(data, password)
     except TypeError:
         why = (
-            "is encrypted: give its passphrase"
+            "is encrypted: give its passphrase with --attest-passphrase"
             if password is None
             else "is not encrypted: give no passphrase"
         )

@@ -175,7 +175,8 @@ def _refuse(error: AttestationError, format_: VerifyFormat) -> NoReturn:
         typer.echo(
             json.dumps({"verified": False, "reason": str(error.reason), "detail": error.detail}, indent=2)
         )
-    typer.echo(printable(f"not verified: {error.detail}"), err=True)
+    told = error.detail if error.reason.usage else f"not verified: {error.detail}"
+    typer.echo(printable(told), err=True)
     raise typer.Exit(2 if error.reason.usage else CANNOT_VERIFY)
 
 
