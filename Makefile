@@ -1,6 +1,7 @@
 # make run    set up and show the product on two real networks
 # make test   set up and run all tests
 # make check  format, lint, types, import layers (no tests)
+# make fuzz   hostile files against every reader; FUZZ="--executions 1000000 --seconds 36000" for a long run
 # make bench  timings, as ratios within one run
 # make bench-detection  how well broken layers are told from healthy changes
 
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 export PYTHONSAFEPATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test check bench bench-detection golden format clean
+.PHONY: run test check fuzz bench bench-detection golden format clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +36,11 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	PYTHONPATH=.src $(BIN)/lint-imports
+
+# Without atheris, which has no wheels for some systems, inputs are random mutations.
+fuzz: $(VENV)/.installed-dev
+	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --only-binary :all: atheris
+	$(BIN)/python tests/fuzz/run.py $(FUZZ)
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python tests/bench/bench.py

@@ -6,6 +6,7 @@ network; without this check it would talk to cloud metadata services and interna
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import (
@@ -95,6 +96,26 @@ class AddressPolicy:
                 return name
         if isinstance(reached, IPv6Address) and reached not in _GLOBAL_IPV6:
             return "reserved"
+        return None
+
+
+def literal_address(host: str) -> str | None:
+    """The address that ``host`` is, in its usual form; None when it is a name.
+
+    Resolvers take more forms of IPv4 than four decimal numbers (inet_aton(3)): ``2130706433``, ``0x7f.1``,
+    ``0177.0.0.1`` and ``127.1`` are all 127.0.0.1.
+
+    Args:
+        host: of a URL, in ASCII, with or without a dot at its end.
+    """
+    text = host.removesuffix(".")
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        pass
+    try:
+        return socket.inet_ntoa(socket.inet_aton(text))
+    except OSError:
         return None
 
 

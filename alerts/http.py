@@ -1,14 +1,17 @@
-"""The one place that talks HTTP to receivers: a single POST, guarded.
+"""The one place that talks HTTP to receivers: a single request, guarded.
 
 What the guard does, and why:
 
 * **No redirects.** A redirect leads past every check of the configured URL, so 3xx is a failure.
+* **One reading of a URL.** What is checked is the host that the libraries below connect to, after their own
+  normalisation: IDNA, and addresses written as one number, in octal, in hex or short. Percent signs in a host,
+  white space and backslashes, which readers of URLs disagree about, are refused.
 * **Addresses.** The name is resolved once, forbidden addresses are left out, the socket connects to one of the
   rest, and its peer is checked again before a byte of TLS or HTTP is sent. A name that changes its address
   between check and use (DNS rebinding) gains nothing.
 * **No environment.** ``HTTP_PROXY`` and its kin and ``.netrc`` are not read: a proxy would resolve names and
   connect out of reach of the address check. Only ``REQUESTS_CA_BUNDLE`` counts, through the receiver that passes
-  it in.
+  it in where no ``ca_file`` is configured.
 * **One time limit for everything**, name look-up included. A server that sends a byte now and then does not
   stretch it.
 * **Answers are not read** beyond status and headers, so nothing of a body can be kept or shown.
@@ -27,10 +30,11 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import lru_cache
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -38,7 +42,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
-from layerwatch.alerts.addresses import AddressPolicy
+from layerwatch.alerts.addresses import AddressPolicy, literal_address
 from layerwatch.alerts.errors import DeliveryError, DeliveryReason
 from layerwatch.alerts.retry import parse_retry_after
 
@@ -46,6 +50,13 @@ RETRIED_CLIENT_STATUSES = frozenset({401, 403, 404, 407, 408, 409, 421, 423, 425
 """4xx statuses that a later attempt of the same request may not meet again: a token mended, a route deployed, a
 lock released. Every other 4xx is about the request itself, which stays the same."""
 
+_WIRE_LOGGERS = (
+    "urllib3.connection",
+    "urllib3.connectionpool",
+    "urllib3.poolmanager",
+    "urllib3.response",
+    "urllib3.util.retry",
+)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SocketOpener = Callable[[str, int], socket.socket]
 
@@ -62,14 +73,14 @@ def endpoint(url: str) -> str:
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
+@lru_cache(maxsize=256)
 def check_url(url: str, policy: AddressPolicy) -> None:
     """Find at configuration time what is wrong with ``url`` already without asking the network.
 
     Raises:
         DeliveryError: ``bad_url``, or ``forbidden_address`` for a literal address the policy refuses.
     """
-    if any(character.isspace() or not character.isprintable() or character == "\\" for character in url):
-        raise _bad_url("it holds white space, a control character or a backslash")
+    _require_readable(url)
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -79,12 +90,46 @@ def check_url(url: str, policy: AddressPolicy) -> None:
         raise _bad_url("it must begin with https:// or http://")
     if not host or port == 0:
         raise _bad_url("it names no host or port 0")
-    try:
-        refusal = policy.refusal(host)
-    except ValueError:
+    if "%" in host and ":" not in host:  # In an IPv6 address it begins the zone.
+        raise _bad_url("its host holds a percent sign; write it plainly")
+    address = literal_address(_connected_host(url))
+    if address is None:
         return  # A name: its addresses are checked at every attempt.
+    refusal = policy.refusal(address)
     if refusal is not None:
-        raise _forbidden(endpoint(url), host, refusal)
+        raise forbidden(endpoint(url), address, refusal)
+
+
+def extended(url: str, suffix: str) -> str:
+    """``url`` with ``suffix``, which begins with a slash, behind its path.
+
+    Raises:
+        DeliveryError: ``bad_url`` for what `check_url` would refuse but taking a URL apart would lose.
+    """
+    _require_readable(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise _bad_url("its host or port cannot be read") from None
+    return urlunsplit(parts._replace(path=parts.path.rstrip("/") + suffix))
+
+
+def _require_readable(url: str) -> None:
+    if any(character.isspace() or not character.isprintable() or character == "\\" for character in url):
+        raise _bad_url("it holds white space, a control character or a backslash")
+
+
+def _connected_host(url: str) -> str:
+    """The host of ``url`` as the libraries below understand it."""
+    try:
+        prepared = requests.Request("POST", url).prepare().url
+        host = None if prepared is None else urlsplit(prepared).hostname
+    except (requests.RequestException, ValueError):
+        host = None
+    # Raised outside of the handler: the library's error carries the URL.
+    if host is None:
+        raise _bad_url("its host is no valid name")
+    return host
 
 
 def post(
@@ -112,13 +157,40 @@ def post(
         DeliveryError: for everything that goes wrong. Its chain of causes is empty, because the errors of the
             libraries below carry the URL.
     """
+    request = requests.Request("POST", url, data=body, headers=dict(headers))
+    _send(request, policy=policy, timeout=timeout, now=now, ca_bundle=ca_bundle)
+
+
+def get(
+    url: str,
+    headers: Mapping[str, str],
+    *,
+    policy: AddressPolicy,
+    timeout: timedelta,
+    now: datetime,
+    ca_bundle: str | None = None,
+) -> None:
+    """Ask for ``url`` once, without a body. Arguments, guards and errors are those of `post`."""
+    request = requests.Request("GET", url, headers=dict(headers))
+    _send(request, policy=policy, timeout=timeout, now=now, ca_bundle=ca_bundle)
+
+
+def _send(
+    request: requests.Request,
+    *,
+    policy: AddressPolicy,
+    timeout: timedelta,
+    now: datetime,
+    ca_bundle: str | None,
+) -> None:
+    url = str(request.url)
     check_url(url, policy)
+    request.headers["Connection"] = "close"
     failure: DeliveryError | None = None
     status, retry_after = 0, None
     with _Deadline(timeout.total_seconds()) as deadline, _silent_wire_log():
         adapter = _GuardedAdapter(_opener(endpoint(url), policy, deadline))
         try:
-            request = requests.Request("POST", url, data=body, headers={**headers, "Connection": "close"})
             # The adapter and not a Session: a Session reads proxies and .netrc from the environment, and it
             # reads a redirect's whole body into memory even when told not to follow.
             with adapter.send(
@@ -136,9 +208,12 @@ def post(
             OSError,
             ValueError,
         ) as error:
-            failure = _translated(error, endpoint(url), timeout, expired=deadline.expired)
+            failure = translated(error, endpoint(url), timeout, expired=deadline.expired)
         finally:
             adapter.close()
+        if failure is None and deadline.expired:
+            # Headers that were cut off count as complete below.
+            failure = _too_late(endpoint(url), timeout)
     if failure is None:
         failure = status_error(status, retry_after, endpoint(url), now)
     # Raised outside of the handler: even its hidden context must not lead to the library's error.
@@ -153,7 +228,7 @@ def status_error(status: int, retry_after: str | None, where: str, now: datetime
     status      reason             tried again
     ==========  =================  =====================================
     2xx                            delivered
-    3xx         redirected         no: the URL must be mended
+    3xx         redirected         yes, never followed
     410         gone               no: the receiver wants no more
     429         rate_limited       yes
     other 4xx   client_error       `RETRIED_CLIENT_STATUSES` only
@@ -172,7 +247,9 @@ def status_error(status: int, retry_after: str | None, where: str, now: datetime
     answered = f"{where} answered {status}"
     if 300 <= status < 400:
         detail = f"{answered}; redirects are not followed, configure the final URL"
-        return DeliveryError(DeliveryReason.REDIRECTED, detail, retryable=False)
+        # A page about maintenance is a redirect, too.
+        wait = parse_retry_after(retry_after, now)
+        return DeliveryError(DeliveryReason.REDIRECTED, detail, retryable=True, retry_after=wait)
     if status == 410:
         detail = f"{answered}: it wants no more events, remove the receiver"
         return DeliveryError(DeliveryReason.GONE, detail, retryable=False)
@@ -278,7 +355,7 @@ def _opener(where: str, policy: AddressPolicy, deadline: _Deadline) -> _SocketOp
             if refusal is None:
                 candidates.append((family, address))
             else:
-                refused = _forbidden(where, str(address[0]), refusal)
+                refused = forbidden(where, str(address[0]), refusal)
         if not candidates:
             raise refused or DeliveryError(
                 DeliveryReason.NAME_RESOLUTION, f"{where}: the name has no address", retryable=True
@@ -288,7 +365,7 @@ def _opener(where: str, policy: AddressPolicy, deadline: _Deadline) -> _SocketOp
             peer = str(opened.getpeername()[0])
             refusal = policy.refusal(peer)
             if refusal is not None:
-                raise _forbidden(where, peer, refusal)
+                raise forbidden(where, peer, refusal)
             deadline.watch(opened)
         except BaseException:
             opened.close()
@@ -302,16 +379,21 @@ def _resolve(
     host: str, port: int, where: str, deadline: _Deadline
 ) -> list[tuple[socket.AddressFamily, tuple[Any, ...]]]:
     """Addresses of ``host``, in the system's order of preference."""
+    # RFC 6761, 6.3: every name below localhost is this machine, also where the resolver does not know it.
+    asked = "localhost" if host.lower().endswith(".localhost") else host
     # The system's resolver knows no time limit of ours, so it is asked in a thread that may be left behind.
     answers: queue.SimpleQueue[list[Any] | OSError | UnicodeError] = queue.SimpleQueue()
 
     def ask() -> None:
         try:
-            answers.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+            answers.put(socket.getaddrinfo(asked, port, type=socket.SOCK_STREAM))
         except (OSError, UnicodeError) as error:
             answers.put(error)
 
-    threading.Thread(target=ask, name="layerwatch-resolve", daemon=True).start()
+    if literal_address(asked) is None:
+        threading.Thread(target=ask, name="layerwatch-resolve", daemon=True).start()
+    else:
+        ask()  # Only read, not looked up.
     try:
         answer = answers.get(timeout=deadline.remaining())
     except queue.Empty:
@@ -352,7 +434,7 @@ def _connect(
     raise DeliveryError(reason, detail, retryable=True)
 
 
-def _translated(error: Exception, where: str, timeout: timedelta, *, expired: bool) -> DeliveryError:
+def translated(error: Exception, where: str, timeout: timedelta, *, expired: bool) -> DeliveryError:
     """The libraries' error in our words. Nothing of its text is used, except what TLS says of a certificate."""
     causes = list(_causes(error))
 
@@ -360,12 +442,14 @@ def _translated(error: Exception, where: str, timeout: timedelta, *, expired: bo
         return any(isinstance(cause, kinds) for cause in causes)
 
     if expired or caused_by(TimeoutError, requests.Timeout):
-        detail = f"{where}: no complete answer within {timeout.total_seconds():g} s"
-        return DeliveryError(DeliveryReason.TIMEOUT, detail, retryable=True)
+        return _too_late(where, timeout)
     for cause in causes:
         if isinstance(cause, ssl.SSLError):
             said = getattr(cause, "verify_message", None) or cause.reason or "handshake failed"
             return DeliveryError(DeliveryReason.TLS, f"{where}: TLS: {said}", retryable=True)
+    if caused_by(socket.gaierror):
+        detail = f"{where}: looking up the name failed"
+        return DeliveryError(DeliveryReason.NAME_RESOLUTION, detail, retryable=True)
     if caused_by(ConnectionError):
         detail = f"{where}: the connection was closed before an answer"
         return DeliveryError(DeliveryReason.CONNECTION, detail, retryable=True)
@@ -376,6 +460,11 @@ def _translated(error: Exception, where: str, timeout: timedelta, *, expired: bo
         return _bad_url("its host is no valid name")
     kind = type(causes[-1]).__name__
     return DeliveryError(DeliveryReason.CONNECTION, f"{where}: {kind}", retryable=True)
+
+
+def _too_late(where: str, timeout: timedelta) -> DeliveryError:
+    detail = f"{where}: no complete answer within {timeout.total_seconds():g} s"
+    return DeliveryError(DeliveryReason.TIMEOUT, detail, retryable=True)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -395,7 +484,7 @@ def _bad_url(problem: str) -> DeliveryError:
     return DeliveryError(DeliveryReason.BAD_URL, f"the URL cannot be used: {problem}", retryable=False)
 
 
-def _forbidden(where: str, address: str, kind: str) -> DeliveryError:
+def forbidden(where: str, address: str, kind: str) -> DeliveryError:
     detail = f"{where}: address {address} is refused ({kind}); if it is meant, add it to allow_private_cidrs"
     return DeliveryError(DeliveryReason.FORBIDDEN_ADDRESS, detail, retryable=False)
 
@@ -408,9 +497,12 @@ def _silent_wire_log() -> Iterator[None]:
     def from_elsewhere(record: logging.LogRecord) -> bool:
         return threading.get_ident() != thread
 
-    logger = logging.getLogger("urllib3.connectionpool")
-    logger.addFilter(from_elsewhere)
+    # Each by its name: a filter of a logger does not hold for those below it.
+    loggers = [logging.getLogger(name) for name in _WIRE_LOGGERS]
+    for logger in loggers:
+        logger.addFilter(from_elsewhere)
     try:
         yield
     finally:
-        logger.removeFilter(from_elsewhere)
+        for logger in loggers:
+            logger.removeFilter(from_elsewhere)

@@ -9,13 +9,13 @@ from layerwatch.alerts.model import AlertIdentity
 
 
 def event_id(identity: AlertIdentity, fingerprint: str, transition: str, episode: int) -> str:
-    """Id of one event, sent as ``webhook-id`` and used by receivers to drop duplicates.
+    """Id of one transition.
 
     Args:
         identity: registry, model, ref and rule group.
-        fingerprint: fingerprint of the version the event is about.
+        fingerprint: fingerprint of the version it is about.
         transition: what happened, unique within the episode: ``firing``, ``changed:<severity>:<layers>``,
-            ``repeat:<sequence>``, ``resolved``.
+            ``resolved``.
         episode: which firing of this identity, from 1.
 
     Returns:

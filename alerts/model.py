@@ -20,8 +20,12 @@ class AlertIdentity:
 
 
 class AlertPhase(StrEnum):
-    """Where an alert is in its life."""
+    """Where an alert is in its life.
 
+    Pending: something was found, but not in as many scans in a row as its rule wants (``for_scans``); nobody is told.
+    """
+
+    PENDING = "pending"
     FIRING = "firing"
     RESOLVED = "resolved"
 
@@ -34,8 +38,10 @@ class TransitionReason(StrEnum):
     RAISED_SEVERITY = "raised_severity"
     REPEAT_INTERVAL = "repeat_interval"
     VERSION_PASSED = "version_passed"
+    MOVED_BACK = "moved_back"
     VERSION_ACCEPTED = "version_accepted"
     REF_GONE = "ref_gone"
+    DELIVERED = "delivered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,8 @@ class Observation:
         findings: findings of this rule group that are bad enough to fire, worst first; empty resolves.
         undecided_layers: layers of this version that had to be examined and could not be; the empty name stands
             for the version as a whole. A firing alert about one of them does not resolve.
-        accepted: a person called this version normal; its findings about weights are left out of ``findings``.
+        scan: names the scan that found this, for counting scans in a row; the same for two looks at one scan.
+        ends_as: why the alert ends if it does: the version passed, was accepted by a person, is an earlier one.
     """
 
     identity: AlertIdentity
@@ -59,7 +66,30 @@ class Observation:
     verdict: Verdict | None
     findings: tuple[Finding, ...]
     undecided_layers: frozenset[str] = frozenset()
-    accepted: bool = False
+    scan: str = ""
+    ends_as: TransitionReason = TransitionReason.VERSION_PASSED
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """In how many scans in a row each rule found something.
+
+    Attributes:
+        scan: the last scan that was counted.
+        counts: (rule, number of scans), sorted by rule; rules that found nothing in that scan are left out.
+    """
+
+    scan: str = ""
+    counts: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """A person is on it: the alert is not repeated, but its news and its end are told."""
+
+    by: str
+    at: datetime
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +97,18 @@ class AlertState:
     """The stored state of one alert.
 
     Attributes:
-        episode: 1 for the first firing of this identity, one more after each resolution. Part of event ids,
-            so that a rollback to a version that fired before is news again.
-        severity: worst severity notified in this episode.
-        layers: layers notified in this episode, sorted; the empty name stands for the version as a whole.
-        started_at: when this episode began to fire.
-        notified_at: when the last event of this episode was queued.
-        sequence: number of events queued so far for this identity; carried in payloads for ordering.
+        episode: 1 for the first firing of this identity, one more after each resolution; 0 before the first. Part of
+            event ids, so that a rollback to a version that fired before is news again.
+        severity: worst severity of this episode.
+        layers: layers of this episode, sorted; the empty name stands for the version as a whole.
+        started_at: when this episode began to fire, or the wait for its confirmation.
+        changed_at: time of the last transition.
+        sequence: number of transitions so far of this identity; carried in payloads for ordering.
+        reason: of the last transition.
+        event_id: of the last transition; empty before the first.
+        rules: rules that fire now, sorted; of an alert that ended, those that did last.
+        pending: scans in a row, by rule.
+        acknowledgement: until the alert ends or gets worse.
     """
 
     identity: AlertIdentity
@@ -84,21 +119,24 @@ class AlertState:
     severity: Severity
     layers: tuple[str, ...]
     started_at: datetime
-    notified_at: datetime
+    changed_at: datetime
     sequence: int
+    reason: TransitionReason = TransitionReason.FIRST
+    event_id: str = ""
+    rules: tuple[str, ...] = ()
+    pending: Pending = Pending()
+    acknowledgement: Acknowledgement | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One event to tell: the alert began, changed, repeats, or ended.
+    """One change of an alert: it began, got worse, or ended.
 
     Attributes:
-        event_id: hash of identity, fingerprint, transition and episode; equal for every delivery attempt and
-            after a restart.
-        state: the state after the event; its ``notified_at`` is the time of the event.
-        findings: the findings to show, worst first; empty for a resolution, and for a repeat while a version
-            could not be examined.
-        verdict: verdict of the version that caused the event; None when the ref is gone.
+        event_id: hash of identity, fingerprint, transition and episode; equal after a restart.
+        state: the state after the change; its ``changed_at`` is the time of the change.
+        findings: the findings to show, worst first; empty for an end.
+        verdict: verdict of the version that caused it; None when the ref is gone.
     """
 
     event_id: str

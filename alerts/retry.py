@@ -13,6 +13,9 @@ from layerwatch.alerts.outbox import OutboxEntry
 FIRST_DELAY = timedelta(seconds=1)
 LONGEST_DELAY = timedelta(hours=1)
 LONGEST_RETRY_AFTER = timedelta(days=1)
+MOST_UNEXPECTED = 10
+"""Attempts that may break down: an event behind one that always does must not wait for days."""
+
 
 # 2**12 s is past the longest delay; higher powers need not be computed.
 _LAST_DOUBLING = 12
@@ -73,15 +76,27 @@ def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
     return min(max(when - now, timedelta(0)), LONGEST_RETRY_AFTER)
 
 
-def decide(entry: OutboxEntry, error: DeliveryError, max_age: timedelta, now: datetime) -> Decision:
+def decide(
+    entry: OutboxEntry,
+    error: DeliveryError,
+    max_age: timedelta,
+    now: datetime,
+    at_latest: datetime | None = None,
+) -> Decision:
     """Try again, and when, or give up.
 
-    Given up is what cannot succeed later (``error.retryable`` is False), and what would be older than
-    ``max_age`` at its next attempt: said now, not when that time has come.
+    Given up is what cannot succeed later (``error.retryable`` is False), what a receiver broke down over ten times, and
+    what would be older than ``max_age`` at its next attempt: said now, not when that time has come.
+
+    Args:
+        at_latest: when the receiver is asked again anyway.
     """
-    if not error.retryable:
+    defect = error.reason is DeliveryReason.UNEXPECTED and entry.attempts + 1 >= MOST_UNEXPECTED
+    if defect or not error.retryable:
         return Decision(None, error.reason, error.detail)
     next_attempt_at = now + next_delay(entry.event_id, entry.attempts + 1, error.retry_after)
+    if at_latest is not None:
+        next_attempt_at = min(next_attempt_at, at_latest)
     if next_attempt_at - entry.created_at > max_age:
         attempts = entry.attempts + 1
         tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"

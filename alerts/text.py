@@ -19,6 +19,8 @@ def plain(text: str, limit: int) -> str:
         text: any string.
         limit: most characters of the result, at least 1.
     """
+    if len(text) <= limit and text.isascii() and text.isprintable() and text == " ".join(text.split()):
+        return text  # As nearly all of it is.
     head = text[: limit * _READ_AHEAD]
     kept = "".join(
         " " if character.isspace() else character

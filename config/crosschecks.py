@@ -6,17 +6,26 @@ together with all others and not one round later.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails
 
+from layerwatch.config.base import SeverityName
 from layerwatch.config.composites import COMPOSITES
+from layerwatch.config.matchers import ALL_LABELS, BUILT_IN_LABELS, Matcher, MatcherError, parse_matcher
 from layerwatch.config.wording import nearest, quote
 
 KeyPath = tuple[str | int, ...]
 """Keys and list positions from the root of a value to a part of it."""
+
+HEARTBEAT = "heartbeat"
+"""Kind of the receivers that are told of no alerts."""
+
+SEVERITIES: tuple[str, ...] = get_args(SeverityName)
+"""Values of the label of this name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,26 +43,47 @@ def registry_faults(settings: object) -> list[Fault]:
         *_repeated_names(("registries",), "registries", registries),
         *_repeated_names(("composites",), "composites", composites),
         *_unknown_registries(composites, [name for _, name in _names(registries)]),
-        *(_taken_name(registries) if isinstance(composites, list | tuple) and composites else ()),
+        *(_taken_name(registries) if _items(composites) else ()),
     ]
 
 
 def alert_faults(alerts: object) -> list[Fault]:
-    """Mistakes between the receivers and the route of ``alerts`` (an ``AlertsSettings`` or a mapping like it)."""
-    receivers = _part(alerts, "receivers")
-    faults = list(_repeated_names(("receivers",), "alerts.receivers", receivers))
-    names = [name for _, name in _names(receivers)]
-    route = _part(alerts, "route")
-    if route is None:
-        if names:
-            example = f"route: {{receiver: {names[0]}}}"
-            faults.append(Fault(("route",), f"is missing, so no receiver would get an alert; add {example}"))
-        return faults
-    receiver = _part(route, "receiver")
-    if isinstance(receiver, str) and receiver not in names:
-        known = f", did you mean {quote(near)}?" if (near := nearest(receiver, names)) else _listed(names)
-        faults.append(Fault(("route", "receiver"), f"unknown receiver {quote(receiver)}{known}"))
-    return faults
+    """Mistakes between the parts of ``alerts`` (an ``AlertsSettings`` or a mapping like it)."""
+    receivers, mute_times = _part(alerts, "receivers"), _part(alerts, "mute_times")
+    return [
+        *_repeated_names(("receivers",), "alerts.receivers", receivers),
+        *_repeated_names(("mute_times",), "alerts.mute_times", mute_times),
+        *_route_faults(
+            _part(alerts, "route"),
+            list(_told_of_alerts(receivers)),
+            {name for _, name in _names(receivers)},
+            [name for _, name in _names(mute_times)],
+        ),
+        *_label_faults(alerts, known_labels(_part(alerts, "owners"))),
+    ]
+
+
+def known_labels(owners: object) -> tuple[str, ...]:
+    """All labels that an alert may have, where ``owners`` is that key of the alert settings, or a list like it."""
+    given = [label for owner in _items(owners) for label in _keys(_part(owner, "labels"))]
+    return tuple(dict.fromkeys((*BUILT_IN_LABELS, *given)))
+
+
+def label_mistake(label: str, known: Sequence[str]) -> str | None:
+    """What is wrong with a reference to a label, if anything is."""
+    return None if label in known else _unknown("label", label, known)
+
+
+def matcher_mistake(matcher: Matcher, known: Sequence[str]) -> str | None:
+    """Why a matcher can match no alert, or all of them, whatever happens; None where it may be right.
+
+    Args:
+        known: the labels that alerts may have, from `known_labels`.
+    """
+    # Values of owners' labels are not checked: one routing tree may serve daemons that watch the models of other teams.
+    if matcher.label == "severity" and not matcher.operator.is_pattern and matcher.value not in SEVERITIES:
+        return _unknown("severity", matcher.value, SEVERITIES)
+    return label_mistake(matcher.label, known)
 
 
 def raise_faults(title: str, faults: Sequence[Fault]) -> None:
@@ -72,13 +102,10 @@ def raise_faults(title: str, faults: Sequence[Fault]) -> None:
 
 
 def _unknown_registries(composites: object, known: list[str]) -> Iterator[Fault]:
-    if not isinstance(composites, list | tuple):
-        return
-    for position, composite in enumerate(composites):
-        members = _part(composite, "members")
-        for number, member in enumerate(members if isinstance(members, list | tuple) else ()):
-            registry = member.split("/", 1)[0] if isinstance(member, str) and "/" in member else None
-            if registry is not None and registry not in known:
+    for position, composite in enumerate(_items(composites)):
+        for number, member in _texts(_part(composite, "members")):
+            registry, slash, _ = member.partition("/")
+            if slash and registry not in known:
                 near = nearest(registry, known)
                 hint = f", did you mean {quote(near)}?" if near else ""
                 yield Fault(
@@ -93,8 +120,76 @@ def _taken_name(registries: object) -> Iterator[Fault]:
             yield Fault(("registries", position, "name"), message)
 
 
-def _listed(names: Sequence[str]) -> str:
-    return f"; known: {', '.join(names)}" if names else "; there are no receivers"
+def _route_faults(
+    root: object, receivers: Sequence[str], all_receivers: Collection[str], mute_times: Sequence[str]
+) -> Iterator[Fault]:
+    """Routes that are missing, or lead to receivers or mute times that cannot be told or are not there."""
+    if root is None and receivers:
+        example = f"route: {{receiver: {receivers[0]}}}"
+        yield Fault(("route",), f"is missing, so no receiver would get an alert; add {example}")
+    for path, route in _routes(root):
+        receiver = _part(route, "receiver")
+        if isinstance(receiver, str) and receiver not in receivers:
+            message = (
+                f"{quote(receiver)} is a heartbeat, which is told of no alerts; choose another receiver"
+                if receiver in all_receivers
+                else _unknown("receiver", receiver, receivers)
+            )
+            yield Fault((*path, "receiver"), message)
+        for position, name in _texts(_part(route, "mute_times")):
+            if name not in mute_times:
+                message = _unknown("mute time", name, mute_times)
+                yield Fault((*path, "mute_times", position), message)
+
+
+def _label_faults(alerts: object, known: Sequence[str]) -> Iterator[Fault]:
+    """Labels that no alert has, where routes and inhibitions ask for them."""
+    asked = list(_routes(_part(alerts, "route")))
+    asked += [
+        (("inhibitions", number), one) for number, one in enumerate(_items(_part(alerts, "inhibitions")))
+    ]
+    for path, one in asked:
+        for key in ("matchers", "source", "target"):
+            for position, text in _texts(_part(one, key)):
+                if mistake := _text_mistake(text, known):
+                    yield Fault((*path, key, position), mistake)
+        for key, words in (("group_by", (*known, ALL_LABELS)), ("equal", known)):
+            for position, label in _texts(_part(one, key)):
+                if mistake := label_mistake(label, words):
+                    yield Fault((*path, key, position), mistake)
+
+
+def _text_mistake(text: str, known: Sequence[str]) -> str | None:
+    try:
+        matcher = parse_matcher(text)
+    except MatcherError:
+        return None  # told where the text itself is checked
+    return matcher_mistake(matcher, known)
+
+
+def _routes(root: object) -> Iterator[tuple[KeyPath, object]]:
+    """Every route of the tree with its path, each before those below it."""
+    waiting: list[tuple[KeyPath, object]] = [(("route",), root)]
+    while waiting:
+        path, route = waiting.pop()
+        yield path, route
+        below = list(enumerate(_items(_part(route, "routes"))))
+        waiting.extend(((*path, "routes", number), child) for number, child in reversed(below))
+
+
+def _told_of_alerts(receivers: object) -> Iterator[str]:
+    for receiver in _items(receivers):
+        name = _part(receiver, "name")
+        if isinstance(name, str) and _part(receiver, "kind") != HEARTBEAT:
+            yield name
+
+
+def _unknown(what: str, name: str, known: Sequence[str]) -> str:
+    near = nearest(name, known)
+    if near:
+        return f"unknown {what} {quote(name)}, did you mean {quote(near)}?"
+    listed = f"known: {', '.join(known)}" if known else f"there are no {what}s"
+    return f"unknown {what} {quote(name)}; {listed}"
 
 
 def _repeated_names(path: KeyPath, shown: str, items: object) -> Iterator[Fault]:
@@ -108,11 +203,22 @@ def _repeated_names(path: KeyPath, shown: str, items: object) -> Iterator[Fault]
 
 
 def _names(items: object) -> Iterator[tuple[int, str]]:
-    if isinstance(items, list | tuple):
-        for position, item in enumerate(items):
-            name = _part(item, "name")
-            if isinstance(name, str):
-                yield position, name
+    for position, item in enumerate(_items(items)):
+        name = _part(item, "name")
+        if isinstance(name, str):
+            yield position, name
+
+
+def _texts(items: object) -> Iterator[tuple[int, str]]:
+    return ((position, item) for position, item in enumerate(_items(items)) if isinstance(item, str))
+
+
+def _items(value: object) -> Sequence[object]:
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _keys(value: object) -> Iterator[str]:
+    return (key for key in value if isinstance(key, str)) if isinstance(value, Mapping) else iter(())
 
 
 def _part(value: object, key: str) -> object:

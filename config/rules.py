@@ -18,6 +18,9 @@ class RuleSettings(SettingsModel):
     severity: SeverityName = "critical"
     """How bad a violation is."""
 
+    for_scans: Annotated[int, Field(ge=1), NO_SWITCH] = 1
+    """Tell people only when so many scans in a row found it, each of what the ref then pointed at."""
+
 
 class NonFiniteSettings(RuleSettings):
     """NaN or infinite weights."""
@@ -479,6 +482,28 @@ class BeyondConversionSettings(RuleSettings):
     """So many other layers must have changed."""
 
 
+class StructuredRoundingSettings(RuleSettings):
+    """A layer that a quantisation changed by more than rounding, hidden below the size of its errors."""
+
+    times_median: PositiveNumber = 1.2
+    """Violated above this many times the structure of the others' errors, and above ``least``."""
+
+    critical_times_median: PositiveNumber = 1.4
+    """The same, from where on it is sure."""
+
+    feedback_times_median: PositiveNumber = 1.6
+    """The same where the errors of the whole version have structure, as those of GPTQ have."""
+
+    least: PositiveNumber = 0.9
+    """Never violated below this share of the largest row and column norms together."""
+
+    doubtful_severity: SeverityName = "warning"
+    """How bad it is where it is not sure."""
+
+    min_layers: Annotated[int, Field(ge=1), NO_SWITCH] = 3
+    """So many other layers must have changed."""
+
+
 class NoiseLikeSettings(RuleSettings):
     """Weights that changed by noise, as lossy compression does."""
 
@@ -564,6 +589,17 @@ class PermutedCopySettings(RuleSettings):
     """How bad that is."""
 
 
+class RescalingNotSharedSettings(RuleSettings):
+    """A layer without the factors that the others which share its units were multiplied with."""
+
+
+class RescaledCopySettings(RuleSettings):
+    """Factors that moved from one layer into the next, consistently."""
+
+    severity: SeverityName = "info"
+    """How bad that is."""
+
+
 FalseAlarms = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False), NO_SWITCH]
 """A number of versions in 1,000."""
 
@@ -613,6 +649,22 @@ class BrokenCouplingSettings(OutOfStepSettings):
 
     warning_evidence: PositiveNumber = 5.5
     """From here on it is a warning."""
+
+
+class PackingSettings(RuleSettings):
+    """Quantised storage that contradicts itself or config.json; a warning where programs differ in what they follow."""
+
+
+class LeftUnquantisedSettings(RuleSettings):
+    """A layer in full precision among quantised siblings, or quantised alone; a warning where nothing is declared."""
+
+
+class ConfigContradictedSettings(RuleSettings):
+    """Blocks or rows of the embedding that config.json declares are missing; a warning for other sizes."""
+
+
+class CodeInPickleSettings(RuleSettings):
+    """A pickled file that runs code of its author where it is loaded unguarded."""
 
 
 class RulesSettings(SettingsModel):
@@ -668,6 +720,7 @@ class RulesSettings(SettingsModel):
     adapter_no_op: AdapterNoOpSettings = AdapterNoOpSettings()
     member_failed: MemberFailedSettings = MemberFailedSettings()
     beyond_conversion: BeyondConversionSettings = BeyondConversionSettings()
+    structured_rounding: StructuredRoundingSettings = StructuredRoundingSettings()
     batchnorm_statistics: BatchnormStatisticsSettings = BatchnormStatisticsSettings()
     incoherent_interface: IncoherentInterfaceSettings = IncoherentInterfaceSettings()
     broken_coupling: BrokenCouplingSettings = BrokenCouplingSettings()
@@ -679,3 +732,9 @@ class RulesSettings(SettingsModel):
     new_traps: NewTrapsSettings = NewTrapsSettings()
     order_not_shared: OrderNotSharedSettings = OrderNotSharedSettings()
     permuted_copy: PermutedCopySettings = PermutedCopySettings()
+    rescaling_not_shared: RescalingNotSharedSettings = RescalingNotSharedSettings()
+    rescaled_copy: RescaledCopySettings = RescaledCopySettings()
+    packing: PackingSettings = PackingSettings()
+    left_unquantised: LeftUnquantisedSettings = LeftUnquantisedSettings()
+    config_contradicted: ConfigContradictedSettings = ConfigContradictedSettings()
+    code_in_pickle: CodeInPickleSettings = CodeInPickleSettings()

@@ -8,6 +8,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Literal, Self, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from layerwatch.config.crosschecks import KeyPath
 from layerwatch.config.secrets import Secret
@@ -51,8 +52,8 @@ class Place:
             if isinstance(key, int):
                 if get_origin(allowed) is tuple:
                     found.extend(_bare(get_args(allowed)[0]))
-            elif _is_model(allowed) and key in allowed.model_fields:
-                found.extend(_bare(allowed.model_fields[key].annotation))
+            elif _is_model(allowed) and key in (written := _written(allowed)):
+                found.extend(_bare(written[key].annotation))
         return Place(tuple(found))
 
     def of_kind(self, kind: object) -> Place | None:
@@ -69,7 +70,7 @@ class Place:
     @property
     def keys(self) -> tuple[str, ...]:
         """All keys that a mapping here may have, in the order of declaration."""
-        return tuple(dict.fromkeys(key for model in self.models for key in model.model_fields))
+        return tuple(dict.fromkeys(key for model in self.models for key in _written(model)))
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -95,6 +96,11 @@ class Place:
     def accepts_nothing(self) -> bool:
         """True when null is a value of its own here."""
         return NoneType in self.types
+
+
+def _written(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields by the keys that stand in the file: `continue` is no name that Python allows."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 ROOT = Place.of(Settings)

@@ -1,19 +1,25 @@
-"""From what the refs point at to alert states and events, inside one transaction."""
+"""From what the refs point at to alert states and their transitions, inside one transaction."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from sqlalchemy import Connection
 
+from layerwatch.alerts.evidence import in_words
 from layerwatch.alerts.lifecycle import advance
-from layerwatch.alerts.model import AlertIdentity, AlertPhase, Observation
-from layerwatch.alerts.payload import EventContext, build_event, encode_event
-from layerwatch.alerts.queueing import entries_for
-from layerwatch.alerts.receivers.base import Receiver
+from layerwatch.alerts.model import (
+    AlertIdentity,
+    AlertPhase,
+    AlertState,
+    Observation,
+    Transition,
+    TransitionReason,
+)
+from layerwatch.alerts.payload import AlertContext, Diagnosis, describe, undecided
 from layerwatch.daemon.store import alerts, baselines, refs, versions
 from layerwatch.daemon.store.records import VersionKey, VersionRecord, VersionState
 from layerwatch.metrics.findings import Finding, RuleGroup, Severity, Verdict
@@ -21,20 +27,18 @@ from layerwatch.metrics.findings import Finding, RuleGroup, Severity, Verdict
 
 @dataclass(frozen=True, slots=True)
 class AlertPolicy:
-    """What fires and who is told.
+    """What fires.
 
     Attributes:
         fire_on: severity from which on a finding fires. Findings of the examination group always fire, because
             silence about something that was not examined would look like health.
-        receivers: receivers that the route leads to, by name.
-        repeat_interval: how long a firing alert may stay silent.
         external_url: base of links in events.
+        for_scans: scans in a row in which a rule must find something, by rule; 1 for all others.
     """
 
     fire_on: Severity
-    receivers: Mapping[str, Receiver]
-    repeat_interval: timedelta
     external_url: str | None
+    for_scans: Mapping[str, int] = field(default_factory=dict)
 
 
 def follow_refs(
@@ -54,7 +58,7 @@ def follow_refs(
         targets: ref -> version name, as the registry lists them now; empty when the model is gone.
 
     Returns:
-        True when a ref moved or vanished, or an event was queued.
+        True when a ref moved or vanished, or an alert changed.
     """
     changed = False
     current: dict[str, VersionRecord] = {}
@@ -63,9 +67,7 @@ def follow_refs(
             refs.remove(connection, registry, model, record.ref)
             for group in RuleGroup:
                 gone = Observation(AlertIdentity(registry, model, record.ref, group), None, None, None, ())
-                _advance(
-                    connection, gone, lambda: EventContext(external_url=policy.external_url), policy, now
-                )
+                advance_alert(connection, gone, policy, now)
             changed = True
             continue
         pointed = versions.get(connection, record.version_id)
@@ -79,25 +81,6 @@ def follow_refs(
     for ref, version in current.items():
         changed |= _observe(connection, ref, version, policy, now)
     return changed
-
-
-def tell_again(connection: Connection, policy: AlertPolicy, now: datetime) -> bool:
-    """Queue every firing alert once more: the route leads to receivers that were not told.
-
-    Returns:
-        True when there was one.
-    """
-    at_once = replace(policy, repeat_interval=timedelta(microseconds=1))
-    firing = {
-        (state.identity.registry, state.identity.model, state.identity.ref)
-        for state in alerts.list_states(connection, phase=AlertPhase.FIRING)
-    }
-    told = False
-    for ref in refs.list_refs(connection):
-        version = versions.get(connection, ref.version_id)
-        if version is not None and (ref.registry, ref.model, ref.ref) in firing:
-            told |= _observe(connection, ref.ref, version, at_once, now)
-    return told
 
 
 def _observe(
@@ -117,7 +100,8 @@ def _observe(
         firing = tuple(
             finding for finding in found if finding.group is group and fires(finding, policy.fire_on)
         )
-        if not firing and alerts.load_state(connection, identity) is None:
+        before = alerts.load_state(connection, identity)
+        if not firing and before is None:
             continue
         observation = Observation(
             identity,
@@ -126,12 +110,26 @@ def _observe(
             version.verdict,
             firing,
             _undecided(version, found, group),
-            accepted and group is RuleGroup.WEIGHTS,
+            scan=f"{version.id} {version.judged_at.isoformat() if version.judged_at else ''}",
+            ends_as=_ends_as(connection, version, before, accepted and group is RuleGroup.WEIGHTS),
         )
-        changed |= _advance(
-            connection, observation, lambda: _context(connection, version, policy), policy, now
+        changed |= advance_alert(
+            connection, observation, policy, now, lambda: _context(connection, version, found, policy)
         )
     return changed
+
+
+def _ends_as(
+    connection: Connection, version: VersionRecord, before: AlertState | None, accepted: bool
+) -> TransitionReason:
+    if accepted:
+        return TransitionReason.VERSION_ACCEPTED
+    if before is not None and before.version != version.key.version:
+        key = VersionKey(version.key.registry, version.key.model, before.version)
+        broken = versions.current(connection, key)
+        if broken is not None and version.id < broken.id:
+            return TransitionReason.MOVED_BACK
+    return TransitionReason.VERSION_PASSED
 
 
 def fires(finding: Finding, fire_on: Severity) -> bool:
@@ -150,34 +148,119 @@ def _undecided(version: VersionRecord, found: list[Finding], group: RuleGroup) -
     return frozenset(names)
 
 
-def _advance(
+def advance_alert(
     connection: Connection,
     observation: Observation,
-    context: Callable[[], EventContext],
     policy: AlertPolicy,
     now: datetime,
+    context: Callable[[], AlertContext] | None = None,
 ) -> bool:
-    """Bring one alert up to date; the context, which reads a whole report, is asked for only to tell an event."""
-    before = alerts.load_state(connection, observation.identity)
-    after, transitions = advance(before, observation, now, policy.repeat_interval)
-    if after is not None and after != before:
+    """Bring one alert up to date; True when it changed.
+
+    Args:
+        context: what is told of it; reads a whole report, so that it is asked for only when something is told anew.
+    """
+    identity = observation.identity
+    before = alerts.load_state(connection, identity)
+    after, transitions = advance(before, observation, now, policy.for_scans)
+    if after is None:
+        return False
+    if after != before:
         alerts.save_state(connection, after)
     for transition in transitions:
-        payload = encode_event(build_event(transition, context()))
-        for entry in entries_for(transition, payload, policy.receivers.values()):
-            alerts.enqueue(connection, entry.event_id, entry.receiver, entry.payload, now)
-    return bool(transitions)
+        alerts.record_transition(connection, transition)
+        known = AlertContext(external_url=policy.external_url) if context is None else context()
+        if before is not None and transition.reason is not TransitionReason.FIRST:
+            known = replace(known, milder=_milder(connection, before, transition))
+            if transition.state.phase is AlertPhase.RESOLVED:
+                known = replace(known, broken_version=before.version)
+        alerts.save_told(connection, identity, json.dumps(describe(transition, known)))
+    told_anew = False
+    if not transitions and after.phase is AlertPhase.FIRING:
+        told_anew = _tell_of_another_version(connection, before, after, observation, context)
+    return bool(transitions) or told_anew
 
 
-def _context(connection: Connection, version: VersionRecord, policy: AlertPolicy) -> EventContext:
+def _milder(connection: Connection, before: AlertState, transition: Transition) -> tuple[Severity, ...]:
+    """The severities that an alert had before in this episode."""
+    told = json.loads(alerts.told_of(connection, before.identity) or "{}")
+    had = {Severity(one) for one in told.get("milder", ())}
+    if before.severity is not transition.state.severity:
+        had.add(before.severity)
+    return tuple(sorted(had, key=lambda severity: severity.rank))
+
+
+def _tell_of_another_version(
+    connection: Connection,
+    before: AlertState | None,
+    after: AlertState,
+    observation: Observation,
+    context: Callable[[], AlertContext] | None,
+) -> bool:
+    """The alert is as it was, but about another version now: repetitions are about that one.
+
+    Returns:
+        True when nothing was known to tell before, as of a store that an older layerwatch wrote.
+    """
+    told = alerts.told_of(connection, after.identity)
+    if told is not None and before is not None and before.fingerprint == after.fingerprint:
+        return False
+    if observation.findings:
+        known = AlertContext() if context is None else context()
+        same = Transition(after.event_id, after, after.reason, observation.findings, observation.verdict)
+        alerts.save_told(connection, after.identity, json.dumps(describe(same, known)))
+    elif told is not None:
+        held = undecided(json.loads(told), after, observation.undecided_layers)
+        alerts.save_told(connection, after.identity, json.dumps(held))
+    return told is None
+
+
+def _context(
+    connection: Connection, version: VersionRecord, found: list[Finding], policy: AlertPolicy
+) -> AlertContext:
     record = version if version.report is not None else versions.get(connection, version.id)
     report = json.loads(record.report) if record is not None and record.report else {}
     baseline = report.get("baseline") or {}
-    undecided = sum(1 for layer in report.get("layers", ()) if layer.get("status") == "undecided")
-    return EventContext(
+    layers = report.get("layers", ())
+    named = {finding.layer for finding in found}
+    return AlertContext(
         baseline_version=baseline.get("version"),
         baseline_relation=baseline.get("relation"),
         baseline_chosen_by=baseline.get("chosen_by"),
-        undecided_layers=undecided,
+        broken_parent=_broken_parent(connection, version, baseline.get("version")),
+        diagnoses=tuple(
+            Diagnosis(one["layer"], one["title"], one["likely_cause"], one["what_to_do"])
+            for one in report.get("diagnoses", ())
+        ),
+        numbers={layer["name"]: in_words(layer) for layer in layers if layer["name"] in named},
+        undecided_layers=sum(1 for layer in layers if layer.get("status") == "undecided"),
         external_url=policy.external_url,
+        last_good=_last_good(connection, record),
     )
+
+
+def _last_good(connection: Connection, record: VersionRecord | None) -> str | None:
+    """What to roll back to."""
+    if record is None:
+        return None
+    key = record.key
+    found = versions.previous_passing(connection, key.registry, key.model, record.order_key)
+    return None if found is None else found.key.version
+
+
+def _broken_parent(
+    connection: Connection, version: VersionRecord, baseline: str | None
+) -> tuple[str, str | None] | None:
+    """The declared parent, else the baseline, with its worst layer, when that version fails by itself."""
+    for name in (version.lineage.parent, baseline):
+        if name is None or name == version.key.version:
+            continue
+        key = VersionKey(version.key.registry, version.key.model, name)
+        parent = versions.current(connection, key)
+        if parent is None or parent.verdict is not Verdict.FAIL:
+            continue
+        if baselines.was_accepted(connection, key, parent.fingerprint):
+            continue
+        worst = max(versions.findings(connection, parent.id), key=lambda one: one.severity.rank, default=None)
+        return name, worst.layer if worst is not None else None
+    return None

@@ -15,14 +15,12 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
 from sqlalchemy import Connection
 
-from layerwatch.alerts.dispatcher import Dispatcher
+from layerwatch.alerts.heartbeat import HeartbeatTelemetry
 from layerwatch.alerts.telemetry import AlertTelemetry
 from layerwatch.config.composites import COMPOSITES
 from layerwatch.config.errors import ConfigError
-from layerwatch.config.receivers import RemoteReceiverSettings
 from layerwatch.config.registries import RemoteRegistrySettings
-from layerwatch.config.settings import Settings
-from layerwatch.daemon.alerting import tell_again
+from layerwatch.daemon.alertloops import AlertLoops
 from layerwatch.daemon.composites import follow_composites
 from layerwatch.daemon.cores import usable_cores
 from layerwatch.daemon.health import Heartbeats
@@ -36,7 +34,6 @@ from layerwatch.daemon.scanning import ScanLoop
 from layerwatch.daemon.schedule import Schedule
 from layerwatch.daemon.snapshot import Snapshot, duplicate_series
 from layerwatch.daemon.store import retention, versions
-from layerwatch.daemon.store.alerts import DatabaseOutbox, oldest_undelivered
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.errors import AlreadyRunningError, StoreError
 from layerwatch.daemon.store.exporting import oldest_waiting
@@ -54,11 +51,12 @@ _LOGGER = logging.getLogger(__name__)
 DRAIN = timedelta(seconds=10)
 """Longest time from SIGTERM to the end."""
 
-_JOBS_SHARE = DRAIN * 0.3
+_JOBS_SHARE = DRAIN * 0.2
 _SCANS_SHARE = DRAIN * 0.4
-"""What jobs and scans may take of it; the rest is for the port and the store."""
+_DELIVERIES_SHARE = DRAIN * 0.2
+"""What jobs, scans and deliveries may take of it; the rest is for the port and the store."""
 
-_DISPATCH_EVERY = timedelta(seconds=1)
+_QUEUE_EVERY = timedelta(seconds=1)
 _RETENTION_EVERY = timedelta(hours=6)
 _EXPOSITION_EVERY = timedelta(seconds=30)
 _COMPOSITES_EVERY = timedelta(seconds=30)
@@ -67,7 +65,10 @@ _VERDICTS_EVERY = timedelta(seconds=5)
 _VERDICTS_PATIENCE = timedelta(minutes=30)
 """Writing fifty verdicts to a slow server takes a while."""
 
-_LOOPS = ("watch", "reconcile", "dispatch", "retention", "composites", "exposition", "verdicts", "scan")
+_LOOPS = (
+    "watch", "reconcile", "queue", "notify", "dispatch", "resend", "backlog", "retention", "composites", "exposition",
+    "verdicts", "scan",
+)  # fmt: skip
 
 _BETWEEN_LOOKS = timedelta(seconds=1)
 """Least time between two looks that events ask for."""
@@ -94,6 +95,7 @@ class App:
         self.metrics = CollectorRegistry()
         self.telemetry = DaemonTelemetry(self.metrics)
         self.alert_telemetry = AlertTelemetry(self.metrics)
+        self.heartbeat_telemetry = HeartbeatTelemetry(self.metrics)
         self.heartbeats = Heartbeats(now)
         self.metrics.register(LoopCollector(self.heartbeats))
         self.watchers: dict[str, Watcher] = {}
@@ -164,13 +166,10 @@ class App:
             old, self.live = self.live, new
             self._reschedule_registries(old)
             self._init_counters()
-            self.heartbeats.expect("dispatch", _dispatch_limit(new.settings))
+            self.alert_loops.follow()
             self.snapshot.max_series_per_model = new.settings.server.max_series_per_model
             self.snapshot.external_url = new.settings.server.external_url
             self._forget_other_registries()
-            if set(new.policy.receivers) - set(old.policy.receivers):
-                with self.database.write() as connection:
-                    tell_again(connection, new.policy, now())
             self._mark_loaded(True)
             return settings_that_need_a_restart(old.settings, new.settings)
 
@@ -214,17 +213,26 @@ class App:
         self.telemetry.exposition_series.set_function(lambda: self.snapshot.exposition.series)
         self.telemetry.exposition_bytes.set_function(lambda: len(self.snapshot.text))
         self.telemetry.exposition_render_seconds.set_function(lambda: self.snapshot.render_seconds)
+        self.alert_loops = AlertLoops(
+            self.database,
+            lambda: self.live,
+            self.telemetry,
+            self.alert_telemetry,
+            self.heartbeat_telemetry,
+            self.heartbeats,
+            now,
+        )
         self._forget_other_registries()
         self._check_exposition()
-        outbox = DatabaseOutbox(self.database)
-        self.dispatcher = Dispatcher(outbox, self.live.receivers, self.alert_telemetry, now)
         self._init_counters()
         self.web = WebServer(self)
         stack.callback(_step, "close the port", self.web.stop)
         for number in range(settings.scan.workers):
             self._start_scan_loop(number)
         stack.callback(_step, "end the scans", self._stop_scan_loops)
-        self.schedule.add("dispatch", self._dispatch, _DISPATCH_EVERY, _dispatch_limit(settings), urgent=True)
+        self.schedule.add("queue", self._count_queue, _QUEUE_EVERY, _LOOP_LIMIT, urgent=True)
+        self.alert_loops.start(self.schedule)
+        stack.callback(_step, "end the deliveries", self.alert_loops.stop, patience=_DELIVERIES_SHARE)
         self.schedule.add(
             "retention", self._retain, _RETENTION_EVERY, 3 * _RETENTION_EVERY,
             first=timedelta(minutes=1), urgent=True,
@@ -318,6 +326,7 @@ class App:
             )
         if changed:
             self.snapshot.refresh()
+            self.alert_loops.notifier.wake()
         return f"composites: {len(live.settings.composites)}{', changed' if changed else ''}"
 
     def _write_verdicts(self) -> str:
@@ -328,6 +337,7 @@ class App:
         """A verdict, a ref or an alert is another one: what follows from them is too."""
         self.snapshot.refresh()
         self._follow_composites()
+        self.alert_loops.notifier.wake()
 
     def _after_verdict(self, connection: Connection, version: VersionRecord, at: datetime) -> None:
         watcher = self.watchers.get(version.key.registry)
@@ -410,19 +420,14 @@ class App:
             for watcher in self.watchers.values():
                 watcher.follow_again()
 
-    def _dispatch(self) -> str:
-        # Here and not in reload: the dispatcher looks receivers up several times during one cycle.
-        self.dispatcher.receivers = self.live.receivers
+    def _count_queue(self) -> str:
         self.snapshot.refresh_if_stale()
-        sentence = self.dispatcher.dispatch_due()
         with self.database.read() as connection:
-            oldest = oldest_undelivered(connection)
             waiting = versions.counts_by_state(connection).get(VersionState.PENDING, 0)
             waiting_since = oldest_waiting(connection)
-        self.telemetry.outbox_oldest_age.set((now() - oldest).total_seconds() if oldest else 0)
         self.telemetry.queue.set(waiting)
         self.telemetry.queue_oldest.value = None if waiting_since is None else waiting_since.timestamp()
-        return sentence
+        return f"queue: {waiting} versions wait for a scan"
 
     def _expose(self) -> str:
         self.snapshot.refresh()
@@ -441,7 +446,6 @@ class App:
 
     def _init_counters(self) -> None:
         self.telemetry.init_for(self.live.registries, _LOOPS)
-        self.alert_telemetry.init_for(self.live.receivers)
 
     def _mark_loaded(self, succeeded: bool) -> None:
         self.telemetry.config_reload_ok.set(1 if succeeded else 0)
@@ -468,12 +472,6 @@ class App:
 def _share_of(name: str) -> float:
     """A number in [0, 1) that is always the same for a name: spreads what must not happen at the same time."""
     return zlib.crc32(name.encode()) / 2**32
-
-
-def _dispatch_limit(settings: Settings) -> timedelta:
-    """How long delivering may be silent: a receiver that does not answer holds it up for its timeout."""
-    timeouts = [one.timeout for one in settings.alerts.receivers if isinstance(one, RemoteReceiverSettings)]
-    return _LOOP_LIMIT + max(timeouts, default=timedelta())
 
 
 def _step(name: str, action: Callable[..., object], **arguments: object) -> None:

@@ -27,10 +27,9 @@ from layerwatch.metrics.errors import UnreadableError
 from layerwatch.metrics.examination import Examination
 from layerwatch.metrics.joining import examine
 from layerwatch.metrics.judge import Judgement, judge
-from layerwatch.metrics.layers import plan_layers
 from layerwatch.metrics.manifest import WEIGHT_SUFFIXES
 from layerwatch.metrics.measurement import METRIC_SET, Measurement
-from layerwatch.metrics.readers.detect import open_model
+from layerwatch.metrics.openmodel import open_layers
 
 
 def stored_line(database: Database, registry: str, model: str, to: str | None) -> list[Link[VersionRecord]]:
@@ -108,8 +107,8 @@ def layers_of_files(paths: Sequence[Path]) -> list[str]:
     names: dict[str, None] = {}
     for path in paths:
         # Told as the trouble of this version when it is measured.
-        with suppress(UnreadableError, OSError), closing(open_model(path)) as reader:
-            plan = plan_layers(reader.tensors())
+        with suppress(UnreadableError, OSError), closing(open_layers(path)) as model:
+            plan = model.plan
             names.update(dict.fromkeys(layer.name for layer in (*plan.vectors, *plan.layers)))
     return list(names)
 

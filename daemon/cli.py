@@ -10,17 +10,20 @@ import typer
 
 from layerwatch import __version__
 from layerwatch.daemon.commands import (
+    alert,
     backtest,
     baseline,
     bisect,
     config,
     convert,
+    delivery,
     demo,
     explain,
     gate,
     lineage,
     run,
     scan,
+    silence,
     verify,
 )
 
@@ -60,8 +63,11 @@ app.command("bisect")(bisect.bisect)
 app.command("lineage")(lineage.lineage)
 app.command("explain")(explain.explain)
 app.command("demo")(demo.demo)
+app.add_typer(alert.app, name="alert")
 app.add_typer(baseline.app, name="baseline")
 app.add_typer(config.app, name="config")
+app.add_typer(delivery.app, name="delivery")
+app.add_typer(silence.app, name="silence")
 
 
 INTERNAL_ERROR = 70

@@ -5,25 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 from layerwatch.alerts.errors import ReceiversError
-from layerwatch.alerts.receivers import build_receivers
+from layerwatch.alerts.inhibition import build_inhibitions
+from layerwatch.alerts.receivers import build_heartbeats, build_receivers
 from layerwatch.alerts.receivers.base import Receiver
+from layerwatch.alerts.receivers.heartbeat import HeartbeatReceiver
+from layerwatch.alerts.routing import build_routes
 from layerwatch.config.errors import ConfigError, ConfigProblem
 from layerwatch.config.loading import load_settings, secret_problems
 from layerwatch.config.registries import RemoteRegistrySettings
+from layerwatch.config.rules import RuleSettings
 from layerwatch.config.settings import Settings
 from layerwatch.daemon.alerting import AlertPolicy
+from layerwatch.daemon.notifying import Routing
 from layerwatch.daemon.registries import build_registry
 from layerwatch.daemon.registries.base import Registry, RegistryUnavailable
 from layerwatch.daemon.registries.downloads import Downloads
 from layerwatch.daemon.storelocation import downloads_of
 from layerwatch.metrics.findings import Severity
-
-_WITHOUT_ROUTE = timedelta(hours=12)
-"""Alerts have a life, and repeats, also when nobody is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class Live:
     downloads: Downloads
     receivers: Mapping[str, Receiver]
     policy: AlertPolicy
+    routing: Routing
+    heartbeats: tuple[HeartbeatReceiver, ...]
 
 
 def load_live(path: Path | None, downloads: Downloads | None = None) -> Live:
@@ -57,16 +60,25 @@ def build_live(settings: Settings, downloads: Downloads) -> Live:
         raise ConfigError(problems)
     try:
         receivers = build_receivers(settings.alerts.receivers)
+        heartbeats = build_heartbeats(settings.alerts.receivers)
     except ReceiversError as error:
         raise ConfigError(
             [ConfigProblem("alerts.receivers", None, problem) for problem in error.problems]
         ) from None
-    route = settings.alerts.route
     policy = AlertPolicy(
         fire_on=Severity(settings.alerts.fire_on),
-        receivers={route.receiver: receivers[route.receiver]} if route else {},
-        repeat_interval=route.repeat_interval if route else _WITHOUT_ROUTE,
         external_url=settings.server.external_url,
+        for_scans={
+            name: rule.for_scans
+            for name, rule in settings.rules
+            if isinstance(rule, RuleSettings) and rule.for_scans > 1
+        },
+    )
+    routing = Routing(
+        root=build_routes(settings.alerts),
+        wants_ends={name: receiver.send_resolved for name, receiver in receivers.items()},
+        inhibitions=build_inhibitions(settings.alerts),
+        owners=settings.alerts.owners,
     )
     registries = {}
     for place, one in enumerate(settings.registries):
@@ -79,7 +91,7 @@ def build_live(settings: Settings, downloads: Downloads) -> Live:
             problems.append(ConfigProblem(f"registries[{place}]", None, error.detail))
     if problems:
         raise ConfigError(problems)
-    return Live(settings, registries, downloads, receivers, policy)
+    return Live(settings, registries, downloads, receivers, policy, routing, heartbeats)
 
 
 def settings_that_need_a_restart(old: Settings, new: Settings) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 from urllib.parse import urlencode
@@ -52,7 +52,7 @@ class Snapshot:
         self.render_seconds = 0.0
         self._lock = threading.Lock()
         self._rendered: dict[tuple[str, str, str], tuple[_Stamp, RenderedRef]] = {}
-        self._exposition = Exposition.of(b"", 0)
+        self._exposition = _joined([])
         self._stale = True
 
     @property
@@ -92,9 +92,9 @@ class Snapshot:
                         )
                         known = stamp, render_ref(sample, self.max_series_per_model)
                     kept[key] = known
-            self._rendered = kept
-            rendered = [one for _, one in kept.values()]
-            self._exposition = Exposition.of(join(rendered), sum(one.series for one in rendered))
+            if kept != self._rendered:
+                self._rendered = kept
+                self._exposition = _joined([one for _, one in kept.values()])
             self.render_seconds = time.monotonic() - began
             self._stale = False
 
@@ -108,6 +108,10 @@ class Snapshot:
             return None
         query = urlencode({"registry": ref.registry, "model": ref.model, "ref": ref.ref})
         return f"{self.external_url}/report?{query}"
+
+
+def _joined(rendered: Sequence[RenderedRef]) -> Exposition:
+    return Exposition.of(join(rendered), sum(one.series for one in rendered))
 
 
 def duplicate_series(text: bytes) -> list[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
+from layerwatch.metrics.architecture.expertstacks import in_one_spelling
+from layerwatch.metrics.architecture.fused import PARTS_OF
 from layerwatch.metrics.examination import ExaminedLayer
 
 _FACTOR = re.compile(
@@ -41,7 +43,23 @@ class AdapterPair:
         names = [self.target]
         for prefix in _PREFIXES:
             names.extend(name.removeprefix(prefix) for name in tuple(names) if name.startswith(prefix))
+        names.extend(map(in_one_spelling, tuple(names)))
         return tuple(dict.fromkeys([*names, *(f"{name}.weight" for name in names)]))
+
+    def target_in(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, tuple[int, ...]] | None:
+        """Name and shape of the target among the base's layers; None where the base does not have it.
+
+        A fused layer of the base stands there as its parts: its rows are theirs together.
+        """
+        for name in self.names_of_target:
+            if name in shapes:
+                return name, shapes[name]
+            before, dot, last = name.rpartition(".")
+            parts = [shapes.get(f"{before}{dot}{part}") for part in PARTS_OF.get(last, ())]
+            whole = [part for part in parts if part is not None]
+            if whole and len(whole) == len(parts) and len({part[1:] for part in whole}) == 1:
+                return name, (sum(part[0] for part in whole), *whole[0][1:])
+        return None
 
 
 def adapter_pairs(layers: Sequence[ExaminedLayer]) -> tuple[AdapterPair, ...]:

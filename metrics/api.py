@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from layerwatch.config.rules import RulesSettings
+from layerwatch.metrics.architecture.arranged import ArrangedReader
 from layerwatch.metrics.change import AlignedChange
 from layerwatch.metrics.delta import DeltaNumbers, delta_numbers
 from layerwatch.metrics.errors import UnreadableError
@@ -31,9 +32,9 @@ from layerwatch.metrics.measure import measure_layers
 from layerwatch.metrics.measured import MeasuredLayer
 from layerwatch.metrics.measurement import Measurement
 from layerwatch.metrics.merge import MergeEvidence, MergeParent, MergeRecipe, merge_evidence
-from layerwatch.metrics.openmodel import OpenModel
+from layerwatch.metrics.openmodel import OpenModel, open_layers
 from layerwatch.metrics.options import DEFAULT, MeasureOptions
-from layerwatch.metrics.readers.detect import open_model
+from layerwatch.metrics.quantised.unpacked import UnpackedReader
 from layerwatch.metrics.readers.memory import InputError, InputReason, MemoryReader
 from layerwatch.metrics.relation import Relation
 from layerwatch.metrics.report import BaselinePart, ModelPart, Report, build_report
@@ -169,14 +170,23 @@ def _opened(model: Model) -> Iterator[_Opened]:
         path = Path(model)
         absolute = path.absolute()
         name, source = absolute.name if path.is_dir() else absolute.stem, str(path)
-        reader = open_model(path)
+        opened = open_layers(path)
     else:
         reader = MemoryReader(model)
         name = source = reader.name
+        arranged = ArrangedReader(UnpackedReader(reader, source), source, _config(model))
+        opened = OpenModel(arranged, source)
     try:
-        yield _Opened(name, source, OpenModel(reader, source))
+        yield _Opened(name, source, opened)
     finally:
-        reader.close()
+        opened.close()
+
+
+def _config(model: object) -> Mapping[str, Any] | None:
+    """What a module of transformers says about itself, as its ``config.json`` would."""
+    to_dict = getattr(getattr(model, "config", None), "to_dict", None)
+    config = to_dict() if isinstance(model, torch.nn.Module) and callable(to_dict) else None
+    return config if isinstance(config, Mapping) else None
 
 
 def _found(
@@ -194,7 +204,9 @@ def _found(
     couplings, problem = couplings_or_problem(opened.model)
     if problem is not None:
         _LOGGER.warning("%s: %s; the layers are judged one by one", opened.source, problem)
-    return _Found(tuple(layers), FoundContent(entries, couplings=couplings), exact)
+    return _Found(
+        tuple(layers), FoundContent(entries, couplings=couplings, remarks=opened.model.remarks()), exact
+    )
 
 
 def _measurement(opened: _Opened, found: _Found, kept: Mapping[str, Measurement]) -> ModelMeasurement:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from layerwatch.metrics.change import Method
 from layerwatch.metrics.examination import Context, Examination, Regime
+from layerwatch.metrics.layers import Skipped
 from layerwatch.metrics.outofstep import Suspicion, watched
+from layerwatch.metrics.readers.variants import SAME_NETWORK
 from layerwatch.metrics.relation import Relation
 from layerwatch.metrics.wiring import in_module_order
 
@@ -64,6 +66,14 @@ def blind_spots(examination: Examination, context: Context) -> tuple[str, ...]:
     return tuple(spots)
 
 
+def files_not_examined(skipped: Sequence[Skipped]) -> tuple[str, ...]:
+    """Of the files of a model: copies and variants of those that were examined."""
+    names = [one.name for one in skipped if one.reason.endswith(SAME_NETWORK)]
+    if not names:
+        return ()
+    return (f"{_named(names)}: the same tensors as in other files, by name and shape; not examined.",)
+
+
 def _unaligned(examination: Examination) -> str:
     at_hand = {(one.key, one.units) for one in examination.couplings}
     known = watched(one for one in examination.baseline_couplings if (one.key, one.units) in at_hand)
@@ -76,7 +86,7 @@ def _unaligned(examination: Examination) -> str:
         ]
         for suspicion, what in _SIDES.items()
     }
-    told = [f"{what} of {_named(names, len(layers))}" for what, names in bare.items() if names]
+    told = [f"{what} of {_named_layers(names, len(layers))}" for what, names in bare.items() if names]
     seed = (
         "The weights do not align with the baseline (another seed or another network): permuted rows or columns, sign "
         "flips, transposes and swapped layers show only in how the layers go together."
@@ -97,7 +107,9 @@ def _can_be_damaged(shape: tuple[int, ...], suspicion: Suspicion) -> bool:
     return {Suspicion.OUTPUTS: shape[0], Suspicion.INPUTS: shape[1]}.get(suspicion, 2) > 1
 
 
-def _named(names: Sequence[str], layers: int) -> str:
-    if len(names) == layers > 1:
-        return f"all {layers} layers"
+def _named_layers(names: Sequence[str], layers: int) -> str:
+    return f"all {layers} layers" if len(names) == layers > 1 else _named(names)
+
+
+def _named(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

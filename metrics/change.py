@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from layerwatch.metrics.estimate import estimated_change
 from layerwatch.metrics.measurement import Measurement, SpectralNumbers
 from layerwatch.metrics.outline import OutlineChange, outline_change
-from layerwatch.metrics.rowchange import LIVE_SHARE, RowChange, compare_elements
+from layerwatch.metrics.rescaling import Rescaling, find_rescaling, vector_rescaling
+from layerwatch.metrics.rowchange import LIVE_SHARE, Comparison, RowChange, compare_elements
 from layerwatch.metrics.sketchnoise import sketched_noise_ratio
 from layerwatch.metrics.storagefaults import LEAST_CHANGE, StorageFault, find_storage_fault
 from layerwatch.metrics.tensors import Array
@@ -25,14 +26,16 @@ _FEWEST_ROWS = 8
 class Method(StrEnum):
     """How aligned numbers were obtained.
 
-    The layer is byte-identical; from both weights; from sketches; or it holds the baseline's units in another order,
-    and is compared as if that were undone (``carried.py``).
+    The layer is byte-identical; from both weights; from sketches; or it holds the baseline's units in another order
+    (``carried.py``), or multiplied by factors that other layers take back (``rescaled.py``), and is compared as if that
+    were undone.
     """
 
     IDENTICAL = "identical"
     EXACT = "exact"
     SKETCH = "sketch"
     PERMUTED = "permuted"
+    RESCALED = "rescaled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,9 @@ class AlignedChange:
         rows: what else both weights tell, row by row; None unless ``method`` is exact.
         fault: a fault of quantised storage that was recognised, or None; only where ``method`` is exact.
         sketched_noise_ratio: about 1 where the change is noise, more where it has structure (``sketchnoise.py``).
+        rescaling: factors per row and column that explain a part of the change; None where none do, and unless
+            ``method`` is exact.
+        unscaled: the same comparison after those were undone; None without them, and for vectors.
     """
 
     relative_change: float | None
@@ -58,6 +64,8 @@ class AlignedChange:
     rows: RowChange | None = None
     fault: StorageFault | None = None
     sketched_noise_ratio: float | None = None
+    rescaling: Rescaling | None = None
+    unscaled: AlignedChange | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,24 +192,69 @@ def exact_change(
     found = compare_elements(new, old, factors, factors0)
     if found is None:
         return None
-    relative = found.change / found.norm0 if found.norm0 > _ZERO else None
-    cosine = (
-        max(-1.0, min(1.0, found.product / found.norm / found.norm0))
-        if min(found.norm, found.norm0) > _ZERO
-        else None
-    )
+    exact = _exact(found, new, old, folded=factors is not None or factors0 is not None)
+    # Where a batch norm is folded in, it takes any factor back by itself.
+    if found.column_factors is None or factors is not None or factors0 is not None:
+        return exact
+    return _with_rescaling(exact, new, old, found.column_factors)
+
+
+def exact_vector_change(new: Array, old: Array) -> AlignedChange | None:
+    """The same for two vectors: the size of the change, and the factors between their elements.
+
+    Args:
+        new, old: shape (elements,), float32 or float64.
+    """
+    rescaling = vector_rescaling(new, old)
+    if rescaling is None:
+        return None
+    x, y = new.astype(np.float64).reshape(-1), old.astype(np.float64).reshape(-1)
+    norm, norm0 = float(np.linalg.norm(x)), float(np.linalg.norm(y))
+    if not np.isfinite(norm + norm0):
+        return None
     return AlignedChange(
-        relative_change=relative,
-        cosine=cosine,
+        relative_change=float(np.linalg.norm(x - y)) / norm0 if norm0 > _ZERO else None,
+        cosine=_cosine(float(x @ y), norm, norm0),
         error=0.0,
         method=Method.EXACT,
+        rescaling=rescaling,
+    )
+
+
+def _exact(
+    found: Comparison, new: Array, old: Array, *, folded: bool, method: Method = Method.EXACT
+) -> AlignedChange:
+    relative = found.change / found.norm0 if found.norm0 > _ZERO else None
+    return AlignedChange(
+        relative_change=relative,
+        cosine=_cosine(found.product, found.norm, found.norm0),
+        error=0.0,
+        method=method,
         rows=found.rows,
         # A fault of storage is one of the stored tensor, whatever is folded into it for comparisons; folding changes
         # how much each row counts.
         fault=find_storage_fault(new.reshape(len(new), -1), old.reshape(len(old), -1))
-        if relative is not None and relative > LEAST_CHANGE * (1.0 if factors is factors0 is None else 0.25)
+        if relative is not None and relative > LEAST_CHANGE * (0.25 if folded else 1.0)
         else None,
     )
+
+
+def _cosine(product: float, norm: float, norm0: float) -> float | None:
+    return max(-1.0, min(1.0, product / norm / norm0)) if min(norm, norm0) > _ZERO else None
+
+
+def _with_rescaling(
+    exact: AlignedChange, new: Array, old: Array, column_factors: NDArray[np.float64]
+) -> AlignedChange:
+    found = find_rescaling(new.reshape(len(new), -1), old.reshape(len(old), -1), column_factors)
+    if found is None:
+        return exact
+    rescaling, rescaled = found
+    again = compare_elements(new, rescaled.reshape(old.shape), None, None)
+    if again is None:
+        return exact
+    unscaled = _exact(again, new, rescaled, folded=False, method=Method.RESCALED)
+    return replace(exact, rescaling=rescaling, unscaled=unscaled)
 
 
 def _from_sketches(new: Measurement, old: Measurement) -> AlignedChange | None:

@@ -31,7 +31,8 @@ def as_float(layer: Layer, stored: Array, scale: Array | None, path: str) -> Arr
             UnreadableReason.UNSUPPORTED_DTYPE, path, "complex weights are not measured", layer.tensor
         )
     if scale is None:
-        if layer.dtype not in FLOATING:
+        # Readers of formats that define their own packing (GGUF, ONNX) hand out float32 whatever is stored.
+        if layer.dtype not in FLOATING and stored.dtype != np.float32:
             raise UnreadableError(
                 UnreadableReason.QUANTISED_WITHOUT_SCALE,
                 path,

@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from layerwatch.config.rules import SpectralDivisors, SpectralOutlierSettings
+from layerwatch.metrics.census.remark import StorageRemark
 from layerwatch.metrics.change import Change
 from layerwatch.metrics.coupling import Coupling
 from layerwatch.metrics.experts import ExpertGroup
@@ -18,6 +19,7 @@ from layerwatch.metrics.measurement import ARRAYS, LayerKind, Measurement
 from layerwatch.metrics.members import MemberVerdict
 from layerwatch.metrics.merge import MergeEvidence
 from layerwatch.metrics.relation import Relation
+from layerwatch.metrics.rescaling import RescaledLayer, UnsharedRescaling
 
 _TINY = 1e-300
 
@@ -71,10 +73,15 @@ class ExaminedLayer:
 
 @dataclass(frozen=True, slots=True)
 class MissingLayer:
-    """A layer that the baseline has and the new version lacks."""
+    """A layer that the baseline has and the new version lacks.
+
+    Attributes:
+        tied_to: a layer of the same numbers in the baseline that the version has; None where there is none.
+    """
 
     name: str
     shape: tuple[int, ...]
+    tied_to: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +206,15 @@ class Examination:
             that after the order was undone.
         left_behind: names of layers that kept the old order where the others that share their units did not.
         not_shared: names of layers whose units stand in an order that no layer which shares them has.
+        rescaled: layers and vectors with factors that others take back (``rescaled.py``); their change is that after the
+            factors were undone.
+        not_rescaled: layers and vectors that lack the factors which the others that share their units have.
         experts: mixtures of experts, one entry per group of sibling layers (``experts.py``).
         merge: how the version follows from the models that it was merged from; None where none are known.
         merge_remarks: why a declared merge could not be verified, in sentences.
         members: of a composite, with their verdicts (``members.py``).
         lineage: the declared parent beside the nearest known version (``lineage.py``); None where there are not both.
+        remarks, baseline_remarks: what the storage of each contradicts (``census/``).
     """
 
     layers: tuple[ExaminedLayer, ...]
@@ -221,11 +232,15 @@ class Examination:
     permuted: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
     not_shared: tuple[str, ...] = ()
+    rescaled: tuple[RescaledLayer, ...] = ()
+    not_rescaled: tuple[UnsharedRescaling, ...] = ()
     experts: tuple[ExpertGroup, ...] = ()
     merge: MergeEvidence | None = None
     merge_remarks: tuple[str, ...] = ()
     members: tuple[MemberVerdict, ...] = ()
     lineage: LineageEvidence | None = None
+    remarks: tuple[StorageRemark, ...] = ()
+    baseline_remarks: tuple[StorageRemark, ...] = ()
 
     @property
     def everything(self) -> Iterable[ExaminedLayer]:

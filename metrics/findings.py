@@ -56,6 +56,8 @@ class RuleGroup(StrEnum):
     WEIGHTS = "weights"
     INTEGRITY = "integrity"
     EXAMINATION = "examination"
+    DELIVERY = "delivery"
+    """No rule's: events that a receiver never took. Its alerts are about the daemon's own work, not about a model."""
 
 
 EvidenceValue = float | int | str | bool | None

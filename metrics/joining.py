@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from layerwatch.metrics.carried import undo_permutations
+from layerwatch.metrics.census.remark import StorageRemark
 from layerwatch.metrics.change import AlignedChange, compare_layer
 from layerwatch.metrics.coupling import Coupling
 from layerwatch.metrics.examination import (
@@ -20,6 +21,7 @@ from layerwatch.metrics.examination import (
 from layerwatch.metrics.experts import expert_groups
 from layerwatch.metrics.layerentry import LayerEntry
 from layerwatch.metrics.measurement import Measurement
+from layerwatch.metrics.rescaled import undo_rescalings, with_sizes_undone, without_sizes
 from layerwatch.metrics.resemblance import with_resemblances
 
 LoadMeasurement = Callable[[str], Measurement | None]
@@ -37,6 +39,10 @@ class Content(Protocol):
         """What its layers share."""
 
     @property
+    def remarks(self) -> Sequence[StorageRemark]:
+        """What its storage contradicts."""
+
+    @property
     def file_problem(self) -> tuple[str, str] | None:
         """Reason and sentence when the whole model could not be examined."""
 
@@ -48,6 +54,7 @@ class FoundContent:
     layers: tuple[LayerEntry, ...]
     file_problem: tuple[str, str] | None = None
     couplings: tuple[Coupling, ...] = ()
+    remarks: tuple[StorageRemark, ...] = ()
 
 
 def examine(
@@ -85,24 +92,30 @@ def examine(
         return None if new is None or old is None else (new, old)
 
     carried = undo_permutations(examined, pair)
-    examined = with_resemblances(carried.layers, content.layers, others, load)
+    rescaled = undo_rescalings(carried.layers, exact)
+    examined = with_resemblances(rescaled.layers, content.layers, others, load)
     present = {entry.name for entry in content.layers}
+    tied = {entry.digest: name for name, entry in others.items() if name in present and len(entry.shape) >= 2}
     return Examination(
         layers=tuple(layer for layer in examined if len(layer.shape) >= 2),
         vectors=tuple(layer for layer in examined if len(layer.shape) < 2),
         missing=tuple(
-            MissingLayer(entry.name, entry.shape)
+            MissingLayer(entry.name, entry.shape, tied.get(entry.digest) if entry.digest else None)
             for name, entry in others.items()
             if name not in present and entry.shape
         ),
         has_baseline=baseline is not None,
         in_place=in_place,
-        couplings=tuple(content.couplings),
+        couplings=without_sizes(content.couplings, rescaled.carried),
         baseline_couplings=tuple(baseline.couplings) if baseline is not None else (),
         permuted=carried.names,
         left_behind=carried.left_behind,
         not_shared=carried.not_shared,
-        experts=expert_groups(content.layers, others, load),
+        rescaled=rescaled.carried,
+        not_rescaled=rescaled.unshared,
+        experts=with_sizes_undone(expert_groups(content.layers, others, load), rescaled.carried),
+        remarks=tuple(content.remarks),
+        baseline_remarks=tuple(baseline.remarks) if baseline is not None else (),
     )
 
 
@@ -134,7 +147,8 @@ def _examined(
         and not measurement.non_finite
         and not baseline.non_finite
     ):
-        change = compare_layer(measurement, baseline, exact)
+        # Of vectors only the factors between them are compared element by element.
+        change = compare_layer(measurement, baseline, exact if len(entry.shape) >= 2 else None)
     return ExaminedLayer(
         name=entry.name,
         kind=entry.kind,

@@ -7,19 +7,32 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
-from layerwatch.metrics.readers.shards import INDEX_SUFFIX, read_index
+from layerwatch.metrics.readers import orbax
+from layerwatch.metrics.readers.onnxvalues import external_files
+from layerwatch.metrics.readers.shards import (
+    DISTRIBUTED_METADATA,
+    DISTRIBUTED_SUFFIX,
+    INDEX_SUFFIX,
+    read_index,
+)
 
 WEIGHT_SUFFIXES = (
     *(".safetensors", ".safetensors.index.json"),
     *(".pt", ".pth", ".pth.tar", ".th", ".bin", ".bin.index.json", ".ckpt"),
-    *(".gguf", ".onnx", ".h5", ".keras", ".npz", ".npy"),
+    *(".jit", ".torchscript", ".ptl", DISTRIBUTED_SUFFIX),
+    *(".gguf", ".onnx", ".onnx.data", ".onnx_data", ".h5", ".hdf5", ".keras", ".npz", ".npy"),
 )
 """Names that weights and the indexes of their shards end with, read or not, in any case."""
+
+TENSORFLOW_NAME = re.compile(r"saved_model\.pb|.+\.data-\d{5}-of-\d{5}", re.ASCII | re.DOTALL)
+"""Files of a TensorFlow SavedModel and of its variables: weights that are not read."""
 
 BLOCK_BYTES = 2**20
 
@@ -66,11 +79,13 @@ class Manifest:
 def weight_files(root: Path) -> tuple[Path, ...]:
     """The weight files of a model, sorted by path.
 
-    A file is its own weights, whatever it is called; an index of shards brings its shards with it. In a
+    A file is its own weights, whatever it is called; an index of shards brings its shards with it, an ONNX file the
+    files of its external data. In a
     directory every file below it counts whose name ends in one of :data:`WEIGHT_SUFFIXES`. Hidden files and
-    directories are left out. Links are not followed out of the directory, so that a model cannot pull in foreign
+    directories are left out, but for the ``.metadata`` of a distributed checkpoint beside its files. Links are not followed out of the directory, so that a model cannot pull in foreign
     files; and since whoever loads the model follows them, one that leads out makes the model unreadable. The one
     exception is the cache of the Hugging Face Hub, where ``snapshots/<revision>`` links to ``blobs`` beside it.
+    Below the ``_METADATA`` of an Orbax checkpoint every file counts that arrays are made of.
     Directories that are links are not entered; they are refused where they lead out and weights may lie below.
 
     Raises:
@@ -81,18 +96,23 @@ def weight_files(root: Path) -> tuple[Path, ...]:
         if not root.exists():
             raise UnreadableError(UnreadableReason.NOT_FOUND, root, "there is no such file or directory")
         shards = set(read_index(root).values()) if root.name.endswith(INDEX_SUFFIX) else set()
-        return tuple(sorted({root, *shards}))
+        outside = external_files(root) if root.name.lower().endswith(".onnx") else ()
+        return tuple(sorted({root, *shards, *outside}))
     allowed = _allowed_roots(root)
     found: list[Path] = []
     leading_out: list[Path] = []
+    checkpoint: Path | None = None
     for folder, subfolders, names in os.walk(root, onerror=_refuse):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         for path in (Path(folder, name) for name in subfolders):
             if path.is_symlink() and _leads_out(path, allowed) and _may_hold_weights(path):
                 leading_out.append(path)
+        if checkpoint is None or not Path(folder).is_relative_to(checkpoint):
+            checkpoint = Path(folder) if orbax.METADATA in names else None
+        counted = weight_names(names) if checkpoint is None else orbax.array_files(Path(folder), names)
         for name in names:
             path = Path(folder, name)
-            if name.startswith(".") or not _is_weight(name):
+            if name not in counted:
                 continue
             if path.is_symlink() and _leads_out(path, allowed):
                 leading_out.append(path)
@@ -174,8 +194,17 @@ def identity_of(status: os.stat_result) -> tuple[int, int, int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
 
 
+def weight_names(names: Iterable[str]) -> frozenset[str]:
+    """Which of the files in one folder are weights, by their names."""
+    names = frozenset(names)
+    weights = {name for name in names if not name.startswith(".") and _is_weight(name)}
+    if DISTRIBUTED_METADATA in names and any(name.lower().endswith(DISTRIBUTED_SUFFIX) for name in weights):
+        weights.add(DISTRIBUTED_METADATA)
+    return frozenset(weights)
+
+
 def _is_weight(name: str) -> bool:
-    return name.lower().endswith(WEIGHT_SUFFIXES)
+    return TENSORFLOW_NAME.fullmatch(name) is not None or name.lower().endswith(WEIGHT_SUFFIXES)
 
 
 def _leads_out(link: Path, allowed: tuple[Path, ...]) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from layerwatch.metrics.change import exact_change
+from layerwatch.metrics.change import exact_change, exact_vector_change
 from layerwatch.metrics.duplicates import duplicate_rows
 from layerwatch.metrics.eigenvalues import gram_matrices
 from layerwatch.metrics.elements import as_float32, element_numbers, levels_per_row, rows_and_columns
@@ -24,7 +24,7 @@ from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.hill import farms_alpha
 from layerwatch.metrics.layers import Layer, view_sides
 from layerwatch.metrics.measured import MeasuredLayer
-from layerwatch.metrics.measurement import Measurement
+from layerwatch.metrics.measurement import LayerKind, Measurement
 from layerwatch.metrics.openmodel import OpenModel
 from layerwatch.metrics.options import DEFAULT, Device, MeasureOptions
 from layerwatch.metrics.outline import concentrations
@@ -173,7 +173,11 @@ class _Work:
         self.values = self.other = None
         try:
             if other is not None:
-                exact = exact_change(values, other[0], factors, other[1])
+                exact = (
+                    exact_change(values, other[0], factors, other[1])
+                    if self.layer.has_spectrum
+                    else exact_vector_change(values, other[0])
+                )
                 del other
             if self.to_measure:
                 begun = begin_measuring(self.layer, values, self.digest, factors, self.model, self.options)
@@ -215,7 +219,7 @@ def _counterpart(
 ) -> tuple[Array, NDArray[np.float64] | None] | None:
     """The baseline's values and factors of the same layer; None where there is nothing to compare, or no change."""
     other = baseline.layer_named(layer.name)
-    if other is None or other.shape != layer.shape or not layer.has_spectrum:
+    if other is None or other.shape != layer.shape or layer.kind is LayerKind.STATISTIC:
         return None
     try:
         stored = baseline.read(other)

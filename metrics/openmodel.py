@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from layerwatch.metrics.architecture.arranged import ArrangedReader
 from layerwatch.metrics.batchnorm import BatchNorm, fold_factors, statistics_are_empty
+from layerwatch.metrics.census.collecting import census_of
+from layerwatch.metrics.census.remark import StorageRemark
 from layerwatch.metrics.dequantise import as_float
 from layerwatch.metrics.errors import UnreadableError
 from layerwatch.metrics.layers import FLOATING, Layer, Skipped, plan_layers
-from layerwatch.metrics.measurement import METRIC_SET
+from layerwatch.metrics.measurement import METRIC_SET, LayerKind
+from layerwatch.metrics.quantised.configfile import ADAPTER, config_beside
+from layerwatch.metrics.quantised.unpacked import UnpackedReader
+from layerwatch.metrics.readers.detect import open_model
 from layerwatch.metrics.tensors import Array, Reader
 
 _BLOCK_ELEMENTS = 1 << 20
@@ -38,11 +46,31 @@ class StoredLayer:
         return as_float(self.layer, self.stored, self.scale, self.path)
 
 
+def open_layers(path: Path) -> OpenModel:
+    """Open a model by its path, each layer under its own name, whatever it is stored as.
+
+    Raises:
+        UnreadableError: as :func:`layerwatch.metrics.readers.detect.open_model`.
+    """
+    reader = open_model(path)
+    try:
+        config = config_beside(path)
+        unpacked = UnpackedReader(reader, str(path), config)
+        arranged = ArrangedReader(unpacked, str(path), config, config_beside(path, ADAPTER))
+        return OpenModel(arranged, str(path), lambda: census_of(unpacked, config, arranged.shown))
+    except BaseException:
+        reader.close()
+        raise
+
+
 class OpenModel:
     """A reader with the plan of its layers. Batch norms are kept in memory, layers are read one at a time."""
 
-    def __init__(self, reader: Reader, path: str) -> None:
+    def __init__(
+        self, reader: Reader, path: str, census: Callable[[], tuple[StorageRemark, ...]] = tuple
+    ) -> None:
         self.path = path
+        self._census = census
         self.format = reader.format
         plan = plan_layers(reader.tensors())
         left_out = tuple(Skipped(name, reason) for name, reason in reader.left_out)
@@ -60,6 +88,10 @@ class OpenModel:
                 # Told when the vector's own turn comes; here it only cannot be folded.
                 continue
 
+    def remarks(self) -> tuple[StorageRemark, ...]:
+        """What the storage of the model contradicts, read now; none for a model that is stored nowhere."""
+        return self._census()
+
     def layer_named(self, name: str) -> Layer | None:
         """The layer or vector of this name, or None."""
         return self._by_name.get(name)
@@ -68,7 +100,9 @@ class OpenModel:
         """Read one layer's bytes and compute its digest; raises UnreadableError."""
         stored = self._reader.load(layer.tensor)
         scale = self._reader.load(layer.scale) if layer.scale else None
-        state = hashlib.sha256(f"{METRIC_SET}\0{layer.kind}\0{layer.shape}\0{layer.dtype}\0".encode())
+        # Tied weights that are stored twice are one measurement: an embedding's matrix is measured as any other.
+        kind = LayerKind.LINEAR if layer.kind is LayerKind.EMBEDDING else layer.kind
+        state = hashlib.sha256(f"{METRIC_SET}\0{kind}\0{layer.shape}\0{layer.dtype}\0".encode())
         _update(state, stored)
         if scale is not None:
             state.update(b"\0scale\0")

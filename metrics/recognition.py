@@ -9,9 +9,8 @@ from statistics import median
 
 from layerwatch.metrics.change import AlignedChange, Change, Method
 from layerwatch.metrics.examination import Context, Examination, ExaminedLayer
-from layerwatch.metrics.layers import FLOATING
 from layerwatch.metrics.relation import Relation
-from layerwatch.metrics.rounding import unit_roundoff
+from layerwatch.metrics.rounding import is_quantised, unit_roundoff
 
 _EXACT, _SKETCHED = 1.2, 1.15
 """A change whose largest singular value is below this many times that of noise has no structure. Measured, exactly
@@ -26,8 +25,7 @@ tuning, median layer: noise and rounding of all sizes 0.8 to 2.7, trainings of a
 (of a transformer 1.0 to 1.2, whose changes are told by their largest singular value)."""
 
 _MOST = 0.5
-_CASTS = FLOATING - {"F64"}
-_INTEGERS = ("I8", "U8", "I4", "U4")
+_CASTS = frozenset({"F32", "F16", "BF16"})
 _STILL = 1e-3
 """Biases and norms that a conversion leaves alone keep their sizes this well, cast to a coarser type or not."""
 _FEW = 0.3
@@ -218,7 +216,7 @@ def _pruned(compared: list[_Compared]) -> Recognised | None:
 
 
 def _quantized(examination: Examination, compared: list[_Compared]) -> Recognised | None:
-    integers = [layer for layer, _, _ in compared if layer.dtype.startswith(_INTEGERS)]
+    integers = [layer for layer, _, _ in compared if is_quantised(layer.dtype)]
     if len(integers) > _MOST * len(compared):
         return Recognised(Relation.QUANTIZED, f"{len(integers)} layers are stored as {integers[0].dtype}")
     changed = [(layer, aligned) for layer, _, aligned in compared if aligned.relative_change]
@@ -241,10 +239,11 @@ def _vectors_stand_still(examination: Examination) -> bool:
 
 def _share_of_moved_vectors(examination: Examination) -> float:
     """Share of the biases, norms and statistics whose sizes moved further than a conversion moves them, 0..1."""
+    carried = {one.layer for one in examination.rescaled}
     known = [
         (vector.measurement, vector.baseline)
         for vector in examination.vectors
-        if vector.measurement is not None and vector.baseline is not None
+        if vector.measurement is not None and vector.baseline is not None and vector.name not in carried
     ]
     moved = [
         new

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from layerwatch import __version__
+from layerwatch.metrics.architecture.roles import Role, role_of
+from layerwatch.metrics.blindspots import files_not_examined
 from layerwatch.metrics.change import Change
 from layerwatch.metrics.examination import Examination, ExaminedLayer
 from layerwatch.metrics.findings import EvidenceValue, Finding, LayerStatus, Verdict
@@ -160,10 +162,11 @@ class ChangePart(_Part):
 
 
 class LayerPart(_Part):
-    """One layer with a spectrum."""
+    """One layer with a spectrum. ``role`` is what it does in its network, by its name (``architecture/roles.py``)."""
 
     name: ForeignText
     kind: str
+    role: str = Role.OTHER
     shape: tuple[int, ...]
     dtype: ForeignText
     status: LayerStatus
@@ -232,7 +235,7 @@ class Report(_Part):
     findings: tuple[FindingPart, ...]
     layers: tuple[LayerPart, ...]
     skipped: tuple[SkippedPart, ...]
-    blind_spots: tuple[str, ...]
+    blind_spots: tuple[ForeignText, ...]
     timings: dict[str, float]
     tool: ToolPart
     complete: bool | None = None
@@ -265,7 +268,7 @@ def build_report(
         findings=tuple(_finding_part(finding) for finding in judgement.findings),
         layers=_layer_parts(examination, judgement),
         skipped=tuple(SkippedPart(name=one.name, reason=one.reason) for one in skipped),
-        blind_spots=judgement.blind_spots,
+        blind_spots=(*judgement.blind_spots, *files_not_examined(skipped)),
         timings={name: round(seconds, 6) for name, seconds in timings.items()},
         tool=ToolPart(version=__version__, metric_set=METRIC_SET, rule_set=RULE_SET),
         complete=examination.is_complete,
@@ -321,6 +324,7 @@ def _layer_part(layer: ExaminedLayer, status: LayerStatus) -> LayerPart:
     return LayerPart(
         name=layer.name,
         kind=str(layer.kind),
+        role=role_of(layer.name, layer.shape, layer.kind),
         shape=layer.shape,
         dtype=layer.dtype,
         status=status,

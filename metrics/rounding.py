@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 _UNIT_ROUNDOFF = {
     "F64": 2.0**-53,
     "F32": 2.0**-24,
@@ -14,6 +16,17 @@ _UNIT_ROUNDOFF = {
     "I8": 2.0**-8,
     "U8": 2.0**-8,
 }
+
+
+_QUANTISED = re.compile(r"([IU][1-8]|F[468])(?!\d)|I?Q\d|TQ\d|MXFP|NVFP")
+
+
+def is_quantised(dtype: str) -> bool:
+    """Whether numbers of this stored type stand for others by a scale: integers of at most 8 bits, FP8, GGUF's types.
+
+    FP8 is one of them: its scale per tensor, row or block is part of what it stores.
+    """
+    return _QUANTISED.match(dtype) is not None
 
 
 def unit_roundoff(dtype: str) -> float:

@@ -14,6 +14,7 @@ from math import prod, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from layerwatch.metrics.rescaling import is_rescaled
 from layerwatch.metrics.rowmatching import Axis, Reordering, find_reordering
 from layerwatch.metrics.tensors import Array
 
@@ -59,6 +60,9 @@ class RowChange:
         residual_kurtosis: fourth standardised moment of the elements of W - W0; None where all are equal.
         gain: <W, W0> / <W0, W0>; None for an empty baseline.
         relative_perpendicular: ||W - gain W0|| / ||W0||; None for an empty baseline.
+        structure: ||W - W0||_2 over the largest row norm and the largest column norm of W - W0 together, 0..1 (about)
+            where its elements are independent, however unequal rows and columns are (Bandeira and van Handel, Annals
+            of Probability 44, 2016, theorem 1.1); None as for ``noise_ratio``.
     """
 
     rows: int
@@ -74,6 +78,7 @@ class RowChange:
     residual_kurtosis: float | None
     gain: float | None
     relative_perpendicular: float | None
+    structure: float | None = None
 
     @property
     def low_share(self) -> float:
@@ -93,6 +98,14 @@ class _Sums:
     column_product: NDArray[np.float64]
     moments: NDArray[np.float64]
 
+    def row_changes(self) -> float:
+        """The largest norm of a row of W - W0."""
+        return _largest(self.row_new + self.row_old - 2.0 * self.row_product)
+
+    def column_changes(self) -> float:
+        """The largest norm of a column of W - W0."""
+        return _largest(self.column_new + self.column_old - 2.0 * self.column_product)
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -102,6 +115,8 @@ class Comparison:
         change, norm, norm0: Frobenius norms of W - W0, W and W0.
         product: <W, W0>.
         rows: the rest.
+        column_factors: the best factor of each column alone, where factors per row and column explain more of the
+            change than chance lets them; else None.
     """
 
     change: float
@@ -109,6 +124,7 @@ class Comparison:
     norm0: float
     product: float
     rows: RowChange
+    column_factors: NDArray[np.float64] | None = None
 
 
 def compare_elements(
@@ -158,8 +174,9 @@ def compare_elements(
         residual_kurtosis=_kurtosis(sums.moments, a.size),
         gain=gain,
         relative_perpendicular=sqrt(max(0.0, square - gain * product)) / norm0 if gain is not None else None,
+        structure=spectral[0] / (sums.row_changes() + sums.column_changes()) if spectral else None,
     )
-    return Comparison(size, norm, norm0, product, rows)
+    return Comparison(size, norm, norm0, product, rows, _column_factors(sums))
 
 
 def _sums(
@@ -185,6 +202,20 @@ def _sums(
         squares = d * d
         moments += (d.sum(), squares.sum(), np.vdot(squares, d), np.vdot(squares, squares))
     return _Sums(by_row[0], by_row[1], by_row[2], by_column[0], by_column[1], by_column[2], moments)
+
+
+def _column_factors(sums: _Sums) -> NDArray[np.float64] | None:
+    by_row, by_column = (sums.row_product, sums.row_old), (sums.column_product, sums.column_old)
+    if not is_rescaled(float(sums.moments[1]), by_row, by_column):
+        return None
+    zero = np.zeros_like(sums.column_old)
+    return np.asarray(
+        np.divide(sums.column_product, sums.column_old, out=zero, where=sums.column_old > _ZERO)
+    )
+
+
+def _largest(squares: NDArray[np.float64]) -> float:
+    return sqrt(max(_ZERO, float(squares.max())))
 
 
 def _live(old: NDArray[np.float64], new: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -45,6 +46,37 @@ class UnexaminedFile:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class CodeInPickle:
+    """A file whose pickle asks for functions that run code of its author, wherever it is unpickled unguarded.
+
+    Attributes:
+        path: the file.
+        names: what it asks for, at least one, printable ASCII.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """What that means, without the name of the file."""
+        more = len(self.names) - 1
+        return (
+            f"its pickle asks for {self.names[0]}{f' and {more} more' if more else ''}: whoever loads it without "
+            "weights_only=True runs it"
+        )
+
+
+@runtime_checkable
+class HoldsPickles(Protocol):
+    """A reader of files that may carry code. Most formats hold data only, and their readers say nothing of it."""
+
+    @property
+    def foreign_code(self) -> Sequence[CodeInPickle]:
+        """The files that do, known as soon as the model is open."""
+
+
 class Reader(Protocol):
     """One open model: a file, or a set of shards that belong together.
 
@@ -69,6 +101,10 @@ class Reader(Protocol):
     def unexamined(self) -> Sequence[UnexaminedFile]:
         """Files that may belong to the model and cannot be read."""
 
+    @property
+    def metadata(self) -> Mapping[str, object]:
+        """What the file itself declares about the model and that its layers are read by, as GGUF's key-value pairs."""
+
     def load(self, name: str) -> Array:
         """The values of one tensor in its stored type (``ml_dtypes`` for BF16 and FP8), read-only.
 
@@ -81,3 +117,8 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Release files and memory maps. Arrays handed out stay valid until they are dropped."""
+
+
+def foreign_code_of(reader: Reader) -> Sequence[CodeInPickle]:
+    """The files of an open model that run code where they are unpickled unguarded."""
+    return reader.foreign_code if isinstance(reader, HoldsPickles) else ()

@@ -317,6 +317,19 @@ def _inner_interfaces(block: Block, shapes: Mapping[str, tuple[int, ...]]) -> li
     return found
 
 
+def norms_of_block(block: str, width: int, tensors: Iterable[NamedShape]) -> tuple[str | None, str | None]:
+    """Names of the gains of the first and the second norm of a block that begins its parts with them; None unknown."""
+    gains = {_bare(one.name).lower(): one for one in tensors if len(one.shape) == 1}
+    first = _gain(block, _ATTENTION_NORM, width, gains)
+    return first, _gain(block, ("pre_feedforward_layernorm", *_FEED_FORWARD_NORM), width, gains)
+
+
+def writes_to_stream(name: str) -> bool:
+    """Whether a layer of a block writes to the residual stream, by the last word of its name."""
+    last, _ = _role(_bare(name).lower())
+    return last in _OUTPUT or last in _DOWN
+
+
 # --- plain chains ---------------------------------------------------------------------------------------------------
 
 

@@ -1,30 +1,30 @@
 """Prometheus Alertmanager, API v2: ``POST /api/v2/alerts`` at every peer.
 
 https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml. An Alertmanager knows an alert by its labels
-and holds it until its ``endsAt``; a Prometheus sends each alert again every minute, this daemon only at
-the route's ``repeat_interval``. Hence:
+and holds it until its ``endsAt``. Like a Prometheus, the daemon sends every alert that fires again each minute, and one
+that ended for a quarter of an hour, whatever the route's ``repeat_interval`` (`layerwatch.daemon.resending`). Hence:
 
-* a firing alert carries an ``endsAt`` of ``hold`` after the attempt. An alert that is not told again within that time,
-  because the daemon is gone, ends in Alertmanager although nobody mended the model. ``hold`` must be longer than
-  ``repeat_interval``.
-* an Alertmanager keeps no alerts over a restart: one that restarts shows the alert again at the next repetition.
+* an Alertmanager that restarts, and keeps no alerts over that, has them again within a minute.
+* a firing alert carries an ``endsAt`` of ``hold`` after the attempt: so long it outlives a daemon that is gone.
 * the severity is a label, so that routes can match it. An alert that became worse is another alert for Alertmanager;
   the event that says so therefore also ends the alert's milder forms.
+* Alertmanager groups and waits by itself: let ``group_wait`` and ``group_interval`` be 0s on a route that leads here.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from layerwatch.alerts.errors import DeliveryError
-from layerwatch.alerts.message import Message, as_text, message_of
+from layerwatch.alerts.event import encode_event, summary_of, where_of
+from layerwatch.alerts.http import extended
+from layerwatch.alerts.message import as_text, message_of
 from layerwatch.alerts.model import AlertPhase, TransitionReason
 from layerwatch.alerts.outbox import OutboxEntry
 from layerwatch.alerts.receivers.posting import Posting, revealed
@@ -87,62 +87,81 @@ class AlertmanagerReceiver:
 
 
 def encode_alerts(payload: str, holds_until: datetime) -> str:
-    """The body of the request: the alert of the event ``payload``; where it became worse, its milder forms as ended.
+    """The body of the request: the alerts of the event ``payload``; of one that became worse also its milder forms, ended.
 
     Args:
         payload: the stored JSON of an event.
-        holds_until: tz-aware end of the alert if it fires and is not told again.
+        holds_until: tz-aware end of alerts that fire and are not told again.
     """
-    event = json.loads(payload)
-    data = event["data"]
-    message = message_of(payload)
-    firing = message.phase is AlertPhase.FIRING
-    worse = data["reason"] == TransitionReason.RAISED_SEVERITY.value
-    milder = [each for each in Severity if worse and each.rank < message.severity.rank]
-    links = data["links"] or {}
-    alerts = [
-        {
-            "labels": _labels(data, severity),
-            "annotations": _annotations(data, message, severity),
-            "startsAt": data["started_at"],
-            "endsAt": _iso(holds_until) if firing and severity is message.severity else event["timestamp"],
-            **({"generatorURL": links["report"]} if links.get("report") else {}),
-        }
-        for severity in [message.severity, *milder]
-    ]
+    data = json.loads(payload)["data"]
+    alerts = [one for alert in data["alerts"] for one in _forms(alert, _iso(holds_until))]
     return json.dumps(alerts, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 
 
-def _labels(data: Mapping[str, Any], severity: Severity) -> dict[str, str]:
+def _forms(alert: Mapping[str, Any], holds_until: str) -> Iterator[dict[str, Any]]:
+    firing = alert["phase"] == AlertPhase.FIRING.value
+    reason = TransitionReason(alert["reason"])
+    severity = Severity(alert["severity"])
+    message = message_of(encode_event({"data": _alone(alert, reason)}))
+    links = alert["links"] or {}
+    page = {"generatorURL": links["report"]} if links.get("report") else {}
+    annotations = {
+        "summary": message.summary,
+        "description": as_text(message),
+        "version": alert["version"],
+        "event_id": alert["transition"],
+        "report_url": links.get("report"),
+        "runbook_url": links.get("runbook"),
+        "picture_url": links.get("picture"),
+    }
+    yield {
+        "labels": _labels(alert, severity),
+        "annotations": {name: text for name, text in annotations.items() if text},
+        **_span(alert, holds_until if firing else alert["changed_at"]),
+        **page,
+    }
+    for milder in map(Severity, alert.get("milder", ())):
+        if milder is not severity:
+            yield {
+                "labels": _labels(alert, milder),
+                "annotations": {"summary": f"{milder.value} no longer: {message.summary}"},
+                **_span(alert, alert["changed_at"]),
+                **page,
+            }
+
+
+def _alone(alert: Mapping[str, Any], reason: TransitionReason) -> dict[str, Any]:
+    """The event of this alert alone, told for the alert's own reason: the same whenever it is sent again."""
+    return {
+        "phase": alert["phase"],
+        "severity": alert["severity"],
+        "subject": where_of([alert]),
+        "summary": summary_of([alert], reason),
+        "alerts": [alert],
+        "alerts_omitted": 0,
+        "muted": 0,
+    }
+
+
+def _span(alert: Mapping[str, Any], ends_at: str) -> dict[str, str]:
+    """From when to when. Alertmanager refuses an end before the start, as a clock that was set back leaves behind."""
+    return {"startsAt": min(alert["started_at"], ends_at, key=datetime.fromisoformat), "endsAt": ends_at}
+
+
+def _labels(alert: Mapping[str, Any], severity: Severity) -> dict[str, str]:
     """What an alert is known by: nothing in it may change between its first event and its last."""
     return {
         "alertname": ALERT_NAME,
-        "registry": data["registry"],
-        "model": data["model"],
-        "ref": data["ref"],
-        "rule_group": data["group"],
+        "registry": alert["registry"],
+        "model": alert["model"],
+        "ref": alert["ref"],
+        "rule_group": alert["group"],
         "severity": severity.value,
     }
 
 
-def _annotations(data: Mapping[str, Any], message: Message, severity: Severity) -> dict[str, str]:
-    if severity is not message.severity:
-        return {"summary": f"{severity.value} no longer: {message.summary}"}
-    links = data["links"] or {}
-    annotations = {
-        "summary": message.summary,
-        "description": as_text(message),
-        "version": data["version"],
-        "event_id": data["event_id"],
-        "report_url": links.get("report"),
-        "runbook_url": links.get("runbook"),
-    }
-    return {name: text for name, text in annotations.items() if text}
-
-
 def _endpoint(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(path=parts.path.rstrip("/") + _PATH))
+    return extended(url, _PATH)
 
 
 def _combined(errors: list[DeliveryError]) -> DeliveryError:

@@ -1,37 +1,46 @@
 """Apprise, for the services that nothing else here speaks (extra ``apprise``).
 
-Apprise connects by itself. Nothing of `layerwatch.alerts.http` holds for it: the addresses that it connects to are not
-checked, private ones included (``allow_private_cidrs`` cannot be enforced, therefore the settings must allow it in
-words), answers are read in full, and proxies of the environment are used. Redirects are off unless the URL turns them
-on. It says only whether it delivered, never why not, and knows no resolution: the end of an alert is a second message.
+Apprise connects by itself, so each message is sent from a process of its own (`layerwatch.alerts.appriseprocess`), in
+which addresses are checked, redirects are not followed, and proxies and passwords of the environment are unknown. It
+knows no resolution: the end of an alert is a second message. Services that are not spoken to over HTTP do not say why
+they failed.
 """
 
 from __future__ import annotations
 
-import importlib
-import logging
-import threading
-from collections.abc import Iterator
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotYetError
-from contextlib import contextmanager
-from contextvars import ContextVar
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+from layerwatch.alerts.appriseprocess import Job, Outcome
 from layerwatch.alerts.errors import DeliveryError, DeliveryReason
 from layerwatch.alerts.message import Message, as_text, inert, message_of
 from layerwatch.alerts.model import AlertPhase
 from layerwatch.alerts.outbox import OutboxEntry
-from layerwatch.alerts.receivers.posting import revealed
+from layerwatch.alerts.receivers.posting import Posting, revealed
 from layerwatch.config.extras import how_to_install
 from layerwatch.config.secrets import Secret
 from layerwatch.metrics.findings import Severity
 
-_LOGGERS = ("apprise", "urllib3.connectionpool")
-_OURS = ContextVar("layerwatch_apprise", default=False)
-"""Apprise hands the context on to the threads that it sends from."""
+_COMMAND = (sys.executable, "-P", "-m", "layerwatch.alerts.appriseprocess")
+_KEPT = frozenset(
+    {
+        "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHONPATH",
+        "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "TZ",
+    }
+)  # fmt: skip
+"""Of the environment; what is not named may be a secret, or a proxy."""
+
+_CHECK_SECONDS = 60.0
+"""Apprise knows 130 services and may have to read them all from a slow disk."""
 
 _TYPES = {Severity.CRITICAL: "failure", Severity.WARNING: "warning", Severity.INFO: "info"}
 
@@ -43,14 +52,14 @@ class AppriseReceiver:
     Attributes:
         name: name in the configuration.
         url: one Apprise URL; read at each attempt.
-        timeout: how long to wait; an attempt that takes longer goes on by itself and may still deliver.
+        posting: where it may connect to, for how long, and whose certificates count.
         max_age: events older than this are given up.
         send_resolved: whether it is told of resolutions.
     """
 
     name: str
     url: Secret
-    timeout: timedelta
+    posting: Posting
     max_age: timedelta
     send_resolved: bool = True
 
@@ -58,49 +67,56 @@ class AppriseReceiver:
         """Find what is wrong with the settings without asking the network.
 
         Raises:
-            DeliveryError: ``unexpected`` without the library, ``bad_secret``, ``bad_url``.
+            DeliveryError: ``unexpected`` without the library, ``bad_secret``, ``bad_url``, ``tls``.
         """
-        self._service()
+        self.posting.check_authorities()
+        self._run(None, _CHECK_SECONDS)
 
     def send(self, entry: OutboxEntry, now: datetime) -> None:
         """One message. See `Receiver.send`."""
-        service = self._service()
-        message = message_of(entry.payload)
-        outcome: Future[str | None] = Future()
+        self._run(_arguments(message_of(entry.payload)), self.posting.timeout.total_seconds())
 
-        def notify() -> None:
-            with _silent():
-                try:
-                    delivered = service.notify(**_arguments(message))
-                    outcome.set_result(None if delivered else "did not deliver and does not say why")
-                except Exception as error:  # noqa: BLE001 - whatever a plug-in raises; its text may carry the URL
-                    outcome.set_result(f"broke down ({type(error).__name__})")
-
-        threading.Thread(target=notify, name="layerwatch-apprise", daemon=True).start()
-        try:
-            problem = outcome.result(timeout=self.timeout.total_seconds())
-        except NotYetError:
-            detail = f"Apprise did not finish within {self.timeout.total_seconds():g} s"
-            raise DeliveryError(DeliveryReason.TIMEOUT, detail, retryable=True) from None
-        if problem is not None:
-            detail = f"Apprise {problem}; try the URL with the command apprise -vv"
-            raise DeliveryError(DeliveryReason.UNEXPECTED, detail, retryable=True)
-
-    def _service(self) -> Any:
+    def _run(self, message: dict[str, Any] | None, seconds: float) -> None:
         url = revealed(self.url, "url")
+        if importlib.util.find_spec("apprise") is None:
+            detail = f"kind apprise needs the package apprise: {how_to_install('apprise')}"
+            raise DeliveryError(DeliveryReason.UNEXPECTED, detail, retryable=False)
+        allowed = tuple(str(network) for network in self.posting.policy.allowed)
+        job = Job(url, allowed, seconds, message)
+        late = DeliveryError(
+            DeliveryReason.TIMEOUT, f"Apprise did not finish within {seconds:g} s", retryable=True
+        )
         try:
-            apprise = importlib.import_module("apprise")
-        except ImportError as error:
-            detail = f"kind apprise needs the package {error.name}: {how_to_install('apprise')}"
-            raise DeliveryError(DeliveryReason.UNEXPECTED, detail, retryable=False) from None
-        asset = apprise.AppriseAsset(async_mode=False, http_redirects=False, storage_mode="memory")
-        service = apprise.Apprise(asset=asset)
-        with _silent():
-            usable = service.add(url) and len(service) == 1
-        if not usable:
-            detail = "url is not one URL that Apprise understands; see https://appriseit.com/services/"
-            raise DeliveryError(DeliveryReason.BAD_URL, detail, retryable=False)
-        return service
+            done = subprocess.run(
+                _COMMAND,
+                input=job.encoded(),
+                env=_environment(self.posting.ca_bundle),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                timeout=seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise late from None
+        if done.returncode == -signal.SIGALRM:
+            raise late
+        try:
+            outcome = Outcome(**json.loads(done.stdout))
+        except ValueError:
+            detail = f"the process of Apprise ended with {done.returncode} and no result"
+            raise DeliveryError(DeliveryReason.UNEXPECTED, detail, retryable=True) from None
+        failure = outcome.error()
+        if failure is not None:
+            raise failure
+
+
+def _environment(ca_bundle: str | None) -> Mapping[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name in _KEPT}
+    if ca_bundle is not None:
+        # The first for HTTP, the others for mail and the like.
+        kept["REQUESTS_CA_BUNDLE"] = ca_bundle
+        kept["SSL_CERT_DIR" if Path(ca_bundle).is_dir() else "SSL_CERT_FILE"] = ca_bundle
+    return {**kept, "NETRC": os.devnull}
 
 
 def _arguments(message: Message) -> dict[str, Any]:
@@ -112,20 +128,3 @@ def _arguments(message: Message) -> dict[str, Any]:
         "body_format": "text",
         "interpret_escapes": False,
     }
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Drops what Apprise, and urllib3 below it, log about this attempt: they write out URLs."""
-    for name in _LOGGERS:
-        # Stays: a thread of Apprise's that was left behind may log after the attempt is over.
-        logging.getLogger(name).addFilter(_is_not_ours)
-    token = _OURS.set(True)
-    try:
-        yield
-    finally:
-        _OURS.reset(token)
-
-
-def _is_not_ours(record: logging.LogRecord) -> bool:
-    return not _OURS.get()

@@ -1,4 +1,4 @@
-"""PagerDuty, Events API v2: one alert per episode, opened and resolved under one ``dedup_key``.
+"""PagerDuty, Events API v2: one alert per group, opened and resolved under one ``dedup_key``.
 
 https://developer.pagerduty.com/docs/events-api-v2/trigger-events/. An event told twice, a repetition, and a change of
 severity all land on the alert that is already open. An event is at most 512 KB there; ours stay far below, because the
@@ -13,10 +13,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from layerwatch.alerts.errors import DeliveryError, DeliveryReason
+from layerwatch.alerts.event import encode_event
 from layerwatch.alerts.message import Message, message_of
 from layerwatch.alerts.model import AlertPhase
 from layerwatch.alerts.outbox import OutboxEntry
-from layerwatch.alerts.payload import encode_event
 from layerwatch.alerts.receivers.posting import Posting, revealed
 from layerwatch.alerts.text import plain
 from layerwatch.config.secrets import Secret
@@ -71,10 +71,12 @@ def encode_for_pagerduty(payload: str, routing_key: str) -> str:
     event = json.loads(payload)
     data = event["data"]
     message = message_of(payload)
-    identification = {"routing_key": routing_key, "dedup_key": data["alert_id"]}
+    identification = {"routing_key": routing_key, "dedup_key": data["group_id"]}
     if message.phase is AlertPhase.RESOLVED:
         return encode_event({**identification, "event_action": "resolve"})
-    report = (data["links"] or {}).get("report")
+    worst = data["alerts"][0]
+    report = (worst["links"] or {}).get("report")
+    picture = (worst["links"] or {}).get("picture")
     return encode_event(
         {
             **identification,
@@ -83,23 +85,30 @@ def encode_for_pagerduty(payload: str, routing_key: str) -> str:
             **({"client_url": report} if report else {}),
             "payload": {
                 "summary": plain(message.summary, _SUMMARY_LIMIT),
-                "source": f"{data['registry']}/{data['model']}",
+                "source": f"{worst['registry']}/{worst['model']}",
                 "severity": message.severity.value,  # PagerDuty's words, beside "error", are the same
                 "timestamp": event["timestamp"],
-                "component": data["ref"],
-                "group": data["model"],
-                "class": data["group"],
+                "component": worst["ref"],
+                "group": worst["model"],
+                "class": worst["group"],
                 "custom_details": _details(message, data),
             },
             "links": [{"href": link.url, "text": link.title} for link in message.links],
+            **({"images": [{"src": picture, "alt": "Spectrum"}]} if _is_https(picture) else {}),
         }
     )
 
 
 def _details(message: Message, data: dict[str, Any]) -> dict[str, Any]:
     return {
-        **{fact.name: fact.text for fact in message.facts},
-        "Findings": data["findings"],
-        "Findings not shown": message.omitted,
+        **{fact.name: fact.text for fact in message.sections[0].facts},
+        "Findings": [finding for alert in data["alerts"] for finding in alert["findings"]],
+        "Findings not shown": sum(section.omitted for section in message.sections),
+        "Also": [section.title for section in message.sections[1:]] + list(message.omitted),
         "Event": data["event_id"],
     }
+
+
+def _is_https(url: str | None) -> bool:
+    """PagerDuty shows pictures from https addresses only."""
+    return url is not None and url.startswith("https://")

@@ -1,7 +1,8 @@
-"""What receivers that post over HTTP share: how they post, and how they read their secrets."""
+"""What receivers that speak HTTP share: how they send, and how they read their secrets."""
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,45 +11,84 @@ from pathlib import Path
 from layerwatch import __version__
 from layerwatch.alerts.addresses import AddressPolicy
 from layerwatch.alerts.errors import DeliveryError, DeliveryReason
-from layerwatch.alerts.http import check_url, post
+from layerwatch.alerts.http import check_url, get, post
 from layerwatch.config.secrets import Secret, SecretError
+
+_USER_AGENT = f"layerwatch/{__version__}"
 
 
 @dataclass(frozen=True, slots=True)
 class Posting:
-    """How to post.
+    """How to send.
 
     Attributes:
         policy: addresses that may be connected to.
         timeout: limit of one attempt.
         ca_bundle: PEM file or folder of certificate authorities to trust in place of the built-in list.
+        ca_key: what ``ca_bundle`` is called where it was set.
     """
 
     policy: AddressPolicy
     timeout: timedelta
     ca_bundle: str | None = None
+    ca_key: str = "ca_file"
 
     def check(self, url: str) -> None:
         """Find what is wrong with ``url`` and these settings without asking the network.
 
         Raises:
-            DeliveryError: ``bad_url``, ``forbidden_address``, or ``tls`` without its authorities.
+            DeliveryError: ``bad_url``, ``forbidden_address``, or ``tls`` without usable authorities.
         """
         check_url(url, self.policy)
+        self.check_authorities()
+
+    def check_authorities(self) -> None:
+        """Find what is wrong with ``ca_bundle``.
+
+        Raises:
+            DeliveryError: ``tls``.
+        """
+        self._require_authorities()
+        if self.ca_bundle is None or Path(self.ca_bundle).is_dir():
+            return
+        try:
+            ssl.create_default_context(cafile=self.ca_bundle)
+        except ssl.SSLError:
+            problem = "are no certificates in PEM form"
+        except OSError as error:
+            problem = f"cannot be read: {error.strerror}"
+        else:
+            return
+        raise self._without_authorities(problem)
+
+    def _require_authorities(self) -> None:
         if self.ca_bundle is not None and not Path(self.ca_bundle).exists():
-            detail = f"certificate authorities {self.ca_bundle} (REQUESTS_CA_BUNDLE) do not exist"
-            raise DeliveryError(DeliveryReason.TLS, detail, retryable=False)
+            raise self._without_authorities("do not exist")
+
+    def _without_authorities(self, problem: str) -> DeliveryError:
+        detail = f"certificate authorities {self.ca_bundle} ({self.ca_key}) {problem}"
+        # To be tried again: the file may be mended or come back.
+        return DeliveryError(DeliveryReason.TLS, detail, retryable=True)
 
     def send(self, url: str, body: str, now: datetime, headers: Mapping[str, str] | None = None) -> None:
-        """One POST of the JSON text ``body``, with ``headers`` beside its own. Raises as `post` does."""
+        """One POST of the JSON text ``body``, with ``headers`` beside or in place of its own. Raises as `post` does."""
+        self._require_authorities()
         post(
             url,
             body.encode("utf-8"),
-            {
-                "Content-Type": "application/json",
-                "User-Agent": f"layerwatch/{__version__}",
-                **(headers or {}),
-            },
+            {"Content-Type": "application/json", "User-Agent": _USER_AGENT, **(headers or {})},
+            policy=self.policy,
+            timeout=self.timeout,
+            now=now,
+            ca_bundle=self.ca_bundle,
+        )
+
+    def ask(self, url: str, now: datetime) -> None:
+        """One GET whose answer is looked at for its status only. Raises as `get` does."""
+        self._require_authorities()
+        get(
+            url,
+            {"User-Agent": _USER_AGENT},
             policy=self.policy,
             timeout=self.timeout,
             now=now,

@@ -12,13 +12,14 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
+from layerwatch.alerts.event import encode_event
 from layerwatch.alerts.message import Message, as_text, fitted, inert, message_of
 from layerwatch.alerts.outbox import OutboxEntry
-from layerwatch.alerts.payload import encode_event
 from layerwatch.alerts.receivers.posting import Posting, revealed
 from layerwatch.config.secrets import Secret
 
 SECTION_LIMIT = 3000
+BLOCKS_LIMIT = 50
 BODY_LIMIT = 12_000
 _WORKFLOW_PATHS = ("/triggers/", "/workflows/")
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
@@ -59,7 +60,7 @@ def encode_for_slack(payload: str) -> str:
     return fitted(
         message_of(payload),
         lambda message: encode_event(_blocks(message)),
-        lambda text: len(text) <= BODY_LIMIT,
+        lambda text: len(text) <= BODY_LIMIT and text.count('"type":"section"') <= BLOCKS_LIMIT,
     )
 
 
@@ -82,12 +83,19 @@ def escaped(text: str) -> str:
 
 def _blocks(message: Message) -> dict[str, Any]:
     blocks = [_section(f"*{message.label}* ", message.summary)]
-    blocks += [_section(f"*{fact.name}:* ", fact.text) for fact in message.facts]
-    blocks += [_section("• ", f"{finding.text}\n{finding.numbers}".rstrip()) for finding in message.findings]
-    if message.more:
-        blocks.append(_marked(f"• {message.more}"))
-    if message.links:
-        blocks.append(_marked(" | ".join(f"<{escaped(link.url)}|{link.title}>" for link in message.links)))
+    for section in message.sections:
+        if len(message.sections) > 1:
+            blocks.append(_section("*▸* ", section.title))
+        blocks += [_section(f"*{fact.name}:* ", fact.text) for fact in section.facts]
+        blocks += [
+            _section("• ", f"{finding.text}\n{finding.numbers}".rstrip()) for finding in section.findings
+        ]
+        if section.more:
+            blocks.append(_marked(f"• {section.more}"))
+        if section.links:
+            links = (f"<{escaped(link.url)}|{link.title}>" for link in section.links)
+            blocks.append(_marked(" | ".join(links)))
+    blocks += [_section("", line) for line in message.omitted]
     return {
         "text": f"{message.label}: {escaped(inert(message.summary))}",
         "blocks": blocks,

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from layerwatch.alerts.event import encode_event
 from layerwatch.alerts.message import Message, fitted, message_of
 from layerwatch.alerts.model import AlertPhase
 from layerwatch.alerts.outbox import OutboxEntry
-from layerwatch.alerts.payload import encode_event
 from layerwatch.alerts.receivers.posting import Posting, revealed
 from layerwatch.config.secrets import Secret
 from layerwatch.metrics.findings import Severity
@@ -79,12 +79,16 @@ def _envelope(message: Message) -> dict[str, Any]:
 def _card(message: Message) -> dict[str, Any]:
     colour = "Good" if message.phase is AlertPhase.RESOLVED else _COLOURS[message.severity]
     body = [_line(_run(f"{message.label} ", weight="Bolder", color=colour), _run(message.summary))]
-    body += [_line(_run(f"{fact.name}: ", weight="Bolder"), _run(fact.text)) for fact in message.facts]
-    for finding in message.findings:
-        numbers = [_run(f" [{finding.numbers}]", isSubtle=True)] if finding.numbers else []
-        body.append(_line(_run(f"• {finding.text}"), *numbers))
-    if message.more:
-        body.append(_line(_run(f"• {message.more}", isSubtle=True)))
+    for section in message.sections:
+        if len(message.sections) > 1:
+            body.append(_line(_run(section.title, weight="Bolder")))
+        body += [_line(_run(f"{fact.name}: ", weight="Bolder"), _run(fact.text)) for fact in section.facts]
+        for finding in section.findings:
+            numbers = [_run(f" [{finding.numbers}]", isSubtle=True)] if finding.numbers else []
+            body.append(_line(_run(f"• {finding.text}"), *numbers))
+        if section.more:
+            body.append(_line(_run(f"• {section.more}", isSubtle=True)))
+    body += [_line(_run(line, isSubtle=True)) for line in message.omitted]
     return {
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
         "type": "AdaptiveCard",

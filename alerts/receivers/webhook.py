@@ -1,10 +1,14 @@
-"""Webhooks after Standard Webhooks 1.0.0: signed JSON by POST, to one URL."""
+"""Webhooks after Standard Webhooks 1.0.0: signed JSON by POST, to one URL; the body may be a CloudEvent.
+
+The headers of Standard Webhooks are sent in both formats; the signature is over the bytes that are sent.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from layerwatch.alerts.cloudevents import CONTENT_TYPE, encode_cloudevent
 from layerwatch.alerts.errors import DeliveryError, DeliveryReason
 from layerwatch.alerts.outbox import OutboxEntry
 from layerwatch.alerts.receivers.posting import Posting, revealed
@@ -23,6 +27,7 @@ class WebhookReceiver:
         posting: how to post.
         max_age: events older than this are given up.
         send_resolved: whether it is told of resolutions.
+        cloudevents: whether a CloudEvent is sent in place of the stored payload as it is.
     """
 
     name: str
@@ -31,6 +36,7 @@ class WebhookReceiver:
     posting: Posting
     max_age: timedelta
     send_resolved: bool = True
+    cloudevents: bool = False
 
     def check(self) -> None:
         """Find what is wrong with the settings without asking the network.
@@ -42,13 +48,16 @@ class WebhookReceiver:
         self._signer()
 
     def send(self, entry: OutboxEntry, now: datetime) -> None:
-        """One POST of ``entry.payload``. See `Receiver.send`."""
+        """One POST of ``entry.payload``, or of the CloudEvent made of it. See `Receiver.send`."""
+        body, headers = entry.payload, {}
+        if self.cloudevents:
+            body, headers = encode_cloudevent(entry.payload), {"Content-Type": CONTENT_TYPE}
         signer = self._signer()
         if signer is None:
-            identification = unsigned_headers(entry.event_id, now)
+            headers.update(unsigned_headers(entry.event_id, now))
         else:
-            identification = signer.headers(entry.event_id, now, entry.payload)
-        self.posting.send(revealed(self.url, "url"), entry.payload, now, identification)
+            headers.update(signer.headers(entry.event_id, now, body))
+        self.posting.send(revealed(self.url, "url"), body, now, headers)
 
     def _signer(self) -> Signer | None:
         if self.secret is None:

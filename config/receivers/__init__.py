@@ -9,6 +9,7 @@ from pydantic import Field
 from layerwatch.config.receivers.alertmanager import AlertmanagerReceiverSettings
 from layerwatch.config.receivers.apprise import AppriseReceiverSettings
 from layerwatch.config.receivers.base import HttpReceiverSettings, RemoteReceiverSettings
+from layerwatch.config.receivers.heartbeat import HeartbeatReceiverSettings
 from layerwatch.config.receivers.log import LogReceiverSettings
 from layerwatch.config.receivers.pagerduty import PagerDutyReceiverSettings
 from layerwatch.config.receivers.slack import SlackReceiverSettings
@@ -18,6 +19,7 @@ from layerwatch.config.receivers.webhook import WebhookReceiverSettings
 __all__ = [
     "AlertmanagerReceiverSettings",
     "AppriseReceiverSettings",
+    "HeartbeatReceiverSettings",
     "HttpReceiverSettings",
     "LogReceiverSettings",
     "PagerDutyReceiverSettings",
@@ -35,7 +37,8 @@ ReceiverSettings = Annotated[
     | PagerDutyReceiverSettings
     | SlackReceiverSettings
     | TeamsReceiverSettings
-    | AppriseReceiverSettings,
+    | AppriseReceiverSettings
+    | HeartbeatReceiverSettings,
     Field(discriminator="kind"),
 ]
 """Settings of one receiver, told apart by ``kind``."""

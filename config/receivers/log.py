@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from layerwatch.config.receivers.base import BaseReceiverSettings
+from layerwatch.config.receivers.base import AlertReceiverSettings
 
 
-class LogReceiverSettings(BaseReceiverSettings):
+class LogReceiverSettings(AlertReceiverSettings):
     """A receiver that writes each event to the daemon's log."""
 
     kind: Literal["log"]

@@ -19,3 +19,6 @@ class WebhookReceiverSettings(HttpReceiverSettings):
 
     secret: Secret | None = None
     """Key that every event is signed with; without one, events are not signed."""
+
+    format: Literal["standard", "cloudevents"] = "standard"
+    """What is posted: the event as Standard Webhooks has it, or the same as a CloudEvent (structured JSON)."""

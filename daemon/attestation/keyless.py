@@ -1,6 +1,8 @@
 """Signing without a key of one's own: a certificate for the identity of the CI job, and an entry in a public log.
 
-Everything of sigstore is its own Python client's; what is written is its bundle, which holds the same DSSE envelope.
+Everything of sigstore is its own Python client's; what is written is its bundle, which holds the same DSSE envelope. The
+client raises whatever its parts do, in reading, signing and verifying: each becomes an AttestationError, so that nothing ends
+a command with another exit code than its own.
 """
 
 from __future__ import annotations
@@ -47,7 +49,6 @@ def signer(trust_config: Path | None = None) -> Callable[[Statement], bytes]:
     config = None if trust_config is None else _read_config(trust_config)
 
     def sign(statement: Statement) -> bytes:
-        # The services' clients raise what their parts do; none of it may end the gate with another code than its own.
         try:
             token = IdentityToken(_token())
             context = SigningContext.from_trust_config(config or ClientTrustConfig.production())

@@ -9,10 +9,16 @@ from layerwatch.config.rules import RuleSettings, RulesSettings
 
 _DEFAULTS = RulesSettings()
 
+# Says when people are told of a violation, and nothing about what is one.
+_ABOUT_TELLING = {"for_scans": 1}
+
 
 def rules_digest(rules: RulesSettings) -> str:
-    """sha256 in hex over all settings of all rules, as JSON with sorted keys and no white space."""
-    text = json.dumps(rules.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    """sha256 in hex over all settings of all rules but ``for_scans``, as JSON with sorted keys and no white space."""
+    judging = rules.model_dump(
+        mode="json", exclude={name: set(_ABOUT_TELLING) for name, _, _ in _pairs(rules)}
+    )
+    text = json.dumps(judging, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -37,5 +43,5 @@ def _pairs(rules: RulesSettings) -> list[tuple[str, RuleSettings, RuleSettings]]
     for name in RulesSettings.model_fields:
         one, usual = getattr(rules, name), getattr(_DEFAULTS, name)
         if isinstance(one, RuleSettings):
-            found.append((name, one, usual))
+            found.append((name, one.model_copy(update=_ABOUT_TELLING), usual))
     return found

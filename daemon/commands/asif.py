@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,7 @@ def ask(
     ref = ref.removeprefix("@")
     if not (separator and ref and version):
         usage_error(f"--as-if {printable(promotion)}: must be REF=VERSION, for example champion=7")
-    policy = AlertPolicy(fail_on, {}, timedelta(hours=12), None)
+    policy = AlertPolicy(fail_on, None)
     with open_store(settings, config) as database:
         with database.read() as connection:
             require_model(connection, registry, name)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from layerwatch.daemon.commands.acting import user
 from layerwatch.daemon.commands.local import settings_of
 from layerwatch.daemon.commands.run import CONFIG_OPTION
 from layerwatch.daemon.commands.stores import open_store, require_model, split_model
@@ -106,7 +105,7 @@ def accept(
     registry, name = split_model(model)
     with _store(config, changed=True) as database, database.write() as connection:
         require_model(connection, registry, name)
-        record = baselines.accept(connection, registry, name, version, _user(), reason, datetime.now(UTC))
+        record = baselines.accept(connection, registry, name, version, user(), reason, datetime.now(UTC))
     typer.echo(_line(record))
 
 
@@ -123,7 +122,7 @@ def pin(
     registry, name = split_model(model)
     with _store(config, changed=True) as database, database.write() as connection:
         require_model(connection, registry, name)
-        record = baselines.pin(connection, registry, name, version, _user(), reason, datetime.now(UTC))
+        record = baselines.pin(connection, registry, name, version, user(), reason, datetime.now(UTC))
     typer.echo(_line(record))
 
 
@@ -138,20 +137,12 @@ def unpin(
     with _store(config, changed=True) as database, database.write() as connection:
         if baselines.pinned(connection, registry, name) is None:
             require_model(connection, registry, name)
-        record = baselines.unpin(connection, registry, name, _user(), reason, datetime.now(UTC))
+        record = baselines.unpin(connection, registry, name, user(), reason, datetime.now(UTC))
     typer.echo(_line(record))
 
 
 def _store(config: Path | None, *, changed: bool = False) -> AbstractContextManager[Database]:
     return open_store(settings_of(config), config, changed=changed)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        # Containers often run under a number that has no name.
-        return f"uid {os.getuid()}"
 
 
 def _line(record: BaselineRecord) -> str:

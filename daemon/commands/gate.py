@@ -21,8 +21,15 @@ from layerwatch.daemon.commands.attesting import (
     signing_of,
     without_older,
 )
-from layerwatch.daemon.commands.local import layer_progress, output_path, settings_of, write_output
-from layerwatch.daemon.commands.models import CANNOT_EXAMINE, given_model, named
+from layerwatch.daemon.commands.local import (
+    CANNOT_EXAMINE,
+    layer_progress,
+    output_path,
+    scanning,
+    settings_of,
+    write_output,
+)
+from layerwatch.daemon.commands.models import given_model, named
 from layerwatch.daemon.commands.reports import deliver
 from layerwatch.daemon.commands.run import CONFIG_OPTION
 from layerwatch.daemon.commands.stores import usage_error
@@ -99,7 +106,6 @@ def gate(
     """
     from layerwatch.daemon.gate.engine import examine_files
     from layerwatch.daemon.gate.outcome import GatePolicy, decided
-    from layerwatch.daemon.scan.executor import WorkerStartError
 
     # Also where anything below ends the run.
     inputs = [
@@ -138,7 +144,7 @@ def gate(
                 "warning: without --baseline only missing numbers and empty layers can be seen", err=True
             )
         progress = stack.enter_context(layer_progress())
-        try:
+        with scanning():
             report = examine_files(
                 given.path,
                 before.path if before else None,
@@ -148,9 +154,6 @@ def gate(
                 cache=kept,
                 mark_new=fail_new,
             )
-        except WorkerStartError as error:
-            typer.echo(printable(str(error)), err=True)
-            raise typer.Exit(CANNOT_EXAMINE) from None
         policy = GatePolicy(Severity(fail_on), fail_new, allow_undecided)
         report = decided(named(report, given, before), policy, ignores, datetime.now(UTC).date())
         # While the files of a remote model are still there.

@@ -25,9 +25,24 @@ from layerwatch.daemon.gate.printable import printable
 from layerwatch.daemon.gate.severalmodels import SeveralModelsError, require_one_model
 from layerwatch.daemon.scan.content import Progress
 
+CANNOT_EXAMINE = 3
+"""Exit code when something could not be examined, for a reason that may pass."""
+
 _PLAIN_WIDTH = 200
 _PLAIN_INTERVAL = 30.0
 """Seconds between two lines of progress where nobody watches."""
+
+
+@contextmanager
+def scanning() -> Iterator[None]:
+    """Where scans run: exits with code 3 when this machine can begin none, whichever the model."""
+    from layerwatch.daemon.scan.executor import WorkerStartError
+
+    try:
+        yield
+    except WorkerStartError as error:
+        typer.echo(printable(str(error)), err=True)
+        raise typer.Exit(CANNOT_EXAMINE) from None
 
 
 def model_path(argument: str) -> Path:

@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from layerwatch.config.settings import Settings
-from layerwatch.daemon.commands.local import model_path
+from layerwatch.daemon.commands.local import CANNOT_EXAMINE, model_path
 from layerwatch.daemon.gate.printable import printable
 
 if TYPE_CHECKING:
     from layerwatch.daemon.modeladdress import Address, OpenedModel
     from layerwatch.daemon.registries.base import RegistryUnavailable
     from layerwatch.metrics.report import Report
-
-CANNOT_EXAMINE = 3
-"""Exit code when a model could not be fetched for a reason that may pass."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,11 @@ from layerwatch.daemon.commands.local import (
     console_for,
     layer_progress,
     output_path,
+    scanning,
     settings_of,
     write_output,
 )
-from layerwatch.daemon.commands.models import CANNOT_EXAMINE, given_model, named
+from layerwatch.daemon.commands.models import given_model, named
 from layerwatch.daemon.commands.plots import KeptLayers, plots_directory, title_of, write_scan_plots
 from layerwatch.daemon.commands.run import CONFIG_OPTION
 from layerwatch.metrics.relation import Relation
@@ -45,10 +46,8 @@ def scan(
 ) -> None:
     """Measure every layer of MODEL and judge it. Exit code 0 unless the command could not run."""
     from layerwatch.daemon.gate.engine import examine_files
-    from layerwatch.daemon.gate.printable import printable
     from layerwatch.daemon.gate.tables import to_csv
     from layerwatch.daemon.gate.text import print_table
-    from layerwatch.daemon.scan.executor import WorkerStartError
 
     output = output_path(output)
     settings = settings_of(config)
@@ -61,11 +60,8 @@ def scan(
         paths = given.path, before.path if before else None
         declared = str(relation) if relation else None
         keep = kept.keep if plots else None
-        try:
+        with scanning():
             report = examine_files(*paths, declared, settings, progress, keep=keep)
-        except WorkerStartError as error:
-            typer.echo(printable(str(error)), err=True)
-            raise typer.Exit(CANNOT_EXAMINE) from None
         report = named(report, given, before)
     match format_:
         case ScanFormat.JSON:

@@ -16,8 +16,8 @@ from layerwatch.config.quantities import parse_duration
 from layerwatch.daemon.attestation.errors import AttestationError, AttestationReason
 from layerwatch.daemon.attestation.policy import Policy, Requirement, shortcomings, told_rules
 from layerwatch.daemon.commands.attesting import TrustConfigOption
-from layerwatch.daemon.commands.local import settings_of
-from layerwatch.daemon.commands.models import CANNOT_EXAMINE, given_model
+from layerwatch.daemon.commands.local import CANNOT_EXAMINE, settings_of
+from layerwatch.daemon.commands.models import given_model
 from layerwatch.daemon.commands.run import CONFIG_OPTION
 from layerwatch.daemon.commands.stores import usage_error
 from layerwatch.daemon.gate.printable import printable

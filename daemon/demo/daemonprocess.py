@@ -46,7 +46,8 @@ def write_config(folder: Path, registry: Path, webhook_url: str, secret: str, po
                     "allow_private_cidrs": ["127.0.0.0/8"],
                 }
             ],
-            "route": {"receiver": "demo-webhook"},
+            # Each version is told at once: nobody waits for others here.
+            "route": {"receiver": "demo-webhook", "group_wait": "0s", "group_interval": "0s"},
         },
     }
     path = folder / "layerwatch.yaml"

@@ -74,7 +74,8 @@ class WebhookListener:
 
     def _keep(self, event_id: str, body: bytes) -> None:
         data = json.loads(body)["data"]
-        event = ReceivedEvent(event_id, data["phase"], data["model"], data["version"], data["summary"])
+        worst = data["alerts"][0]
+        event = ReceivedEvent(event_id, data["phase"], worst["model"], worst["version"], data["summary"])
         with self._lock:
             if all(known.event_id != event_id for known in self._events):
                 self._events.append(event)

@@ -94,7 +94,7 @@ def as_if(
         targets = refs.targets(connection, registry, model)
         before = _firing(connection, registry, model, ref)
     after = before
-    silent = AlertPolicy(policy.fire_on, {}, policy.repeat_interval, None)
+    silent = AlertPolicy(policy.fire_on, None, policy.for_scans)
     if target.state is VersionState.JUDGED:
         try:
             with database.write() as connection:

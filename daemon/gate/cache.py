@@ -17,6 +17,7 @@ from layerwatch.config.scan import ScanSettings
 from layerwatch.daemon.gate.cachefiles import CacheFiles
 from layerwatch.daemon.scan.messages import exact_of, exact_to_json, layer_message, layer_of
 from layerwatch.daemon.store.records import ContentRecord, SkippedTensor
+from layerwatch.metrics.census.remark import remark_of, remark_to_json
 from layerwatch.metrics.change import AlignedChange
 from layerwatch.metrics.coupling import coupling_of, coupling_to_json
 from layerwatch.metrics.layerentry import LayerEntry
@@ -65,9 +66,14 @@ class MeasurementCache:
         """Whether nothing can be found."""
         return self._files.is_empty
 
-    def model(self, fingerprint: str) -> CachedModel | None:
-        """What is known of these files, or None."""
-        key = self._key(model=fingerprint)
+    def model(self, files: str, fingerprint: str) -> CachedModel | None:
+        """What is known of these files, or None.
+
+        Args:
+            files: key of the files and of what says how they are read.
+            fingerprint: of their bytes.
+        """
+        key = self._key(model=files)
         lines = self._files.read(key)
         if lines is None:
             return None
@@ -77,11 +83,9 @@ class MeasurementCache:
             self._files.drop(key)
             return None
 
-    def keep_model(
-        self, fingerprint: str, content: ContentRecord, measurements: Mapping[str, Measurement]
-    ) -> None:
+    def keep_model(self, files: str, content: ContentRecord, measurements: Mapping[str, Measurement]) -> None:
         """Keep what a scan found, and its measurements by digest; see :attr:`trouble`."""
-        self._write(self._key(model=fingerprint), _model_lines(content, measurements))
+        self._write(self._key(model=files), _model_lines(content, measurements))
 
     def comparison(self, model: str, baseline: str) -> Mapping[str, AlignedChange] | None:
         """Element-wise comparisons of two sets of files by layer name, or None."""
@@ -135,6 +139,7 @@ def _content_to_json(content: ContentRecord) -> dict[str, Any]:
         "layers": [[one.name, one.kind, one.shape, one.dtype, one.digest] for one in content.layers],
         "skipped": [[one.name, one.reason] for one in content.skipped],
         "couplings": [coupling_to_json(one) for one in content.couplings],
+        "remarks": [remark_to_json(one) for one in content.remarks],
     }
 
 
@@ -158,6 +163,7 @@ def _model_of(lines: list[dict[str, Any]], fingerprint: str) -> CachedModel:
         file_problem=None,
         measure_seconds=0.0,
         couplings=tuple(coupling_of(one) for one in data["couplings"]),
+        remarks=tuple(remark_of(one) for one in data["remarks"]),
     )
     if any(layer.digest not in measurements for layer in content.layers):
         raise LookupError("a measurement is missing")

@@ -17,6 +17,7 @@ from layerwatch.daemon.store.records import ContentRecord
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.manifest import build_manifest, identity_of, weight_files
 from layerwatch.metrics.measurement import Measurement
+from layerwatch.metrics.quantised.configfile import reading_digest
 
 Identity = tuple[tuple[str, tuple[int, ...]], ...]
 """Name of each weight file, and what changes with every change of it."""
@@ -28,6 +29,8 @@ class Files:
 
     Attributes:
         fingerprint: of their bytes; empty where they could not be hashed, which ``problem`` tells.
+        read_by: digest of what the configuration beside them says, which decides how they are read and is no part of
+            the fingerprint.
     """
 
     path: Path
@@ -35,6 +38,12 @@ class Files:
     size_bytes: int
     identity: Identity
     problem: UnreadableError | None = None
+    read_by: str = ""
+
+    @property
+    def key(self) -> str:
+        """Of everything that an examination depends on."""
+        return f"{self.fingerprint} {self.read_by}" if self.read_by else self.fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +122,7 @@ def hash_files(path: Path) -> Files:
     except OSError as error:
         detail = error.strerror or type(error).__name__
         return Files(path, "", 0, (), UnreadableError(UnreadableReason.IO_ERROR, path, detail))
-    return Files(path, manifest.fingerprint, manifest.size_bytes, identity)
+    return Files(path, manifest.fingerprint, manifest.size_bytes, identity, read_by=reading_digest(path))
 
 
 _Scan = Callable[[Files, Path | None, dict[str, str], Callable[[Progress], None]], MeasuredContent]
@@ -149,7 +158,7 @@ def _compared(
     if known is not None and cache is not None:
         if not has_changed_layers(known, digests_of(before)):
             return MeasuredContent(known, {})
-        exact = cache.comparison(files.fingerprint, baseline.fingerprint)
+        exact = cache.comparison(files.key, baseline.key)
         if exact is not None:
             return MeasuredContent(known, dict(exact))
     found = scan(files, baseline.path, digests_of(before), progress)
@@ -157,7 +166,7 @@ def _compared(
         _keep(files, found.content, kept, others, cache)
     both_whole = is_whole(found.content) and is_whole(before)
     if cache is not None and both_whole and _is_unchanged(baseline):
-        cache.keep_comparison(files.fingerprint, baseline.fingerprint, found.exact)
+        cache.keep_comparison(files.key, baseline.key, found.exact)
     return found
 
 
@@ -193,7 +202,7 @@ def _cached(
 ) -> ContentRecord | None:
     if cache is None or files.problem is not None:
         return None
-    found = cache.model(files.fingerprint)
+    found = cache.model(files.key, files.fingerprint)
     if found is None:
         return None
     kept.update(found.measurements)
@@ -219,7 +228,7 @@ def _keep(
     else:
         digests = [digest for digest in kept if digest not in others]
     if digests:
-        cache.keep_model(files.fingerprint, content, {digest: kept[digest] for digest in digests})
+        cache.keep_model(files.key, content, {digest: kept[digest] for digest in digests})
 
 
 def _identity(path: Path) -> Identity:

@@ -86,7 +86,7 @@ def print_findings(report: Report, console: Console, show_suppressed: bool = Fal
     undecided = [layer.name for layer in report.layers if layer.status is LayerStatus.UNDECIDED]
     console.print(f"[dim]{escape(printable(_examined(report, undecided)))}[/dim]", soft_wrap=True)
     for spot in report.blind_spots:
-        console.print(f"[dim]not seen: {escape(spot)}[/dim]", soft_wrap=True)
+        console.print(f"[dim]not seen: {escape(printable(spot))}[/dim]", soft_wrap=True)
     style = _VERDICT_STYLE[report.verdict]
     console.print(f"verdict: [{style}]{report.verdict}[/{style}]", soft_wrap=True)
     if report.gate is not None and set_aside(report):

@@ -29,7 +29,13 @@ from layerwatch.daemon.registries.ggufheader import HEAD_BYTES
 from layerwatch.daemon.registries.headers import require_sound_headers
 from layerwatch.daemon.registries.pace import Deadline
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
-from layerwatch.metrics.manifest import WEIGHT_SUFFIXES, Manifest, ManifestEntry, build_manifest
+from layerwatch.metrics.manifest import (
+    WEIGHT_SUFFIXES,
+    Manifest,
+    ManifestEntry,
+    build_manifest,
+    weight_names,
+)
 
 _BROUGHT_ALONG = frozenset({"config.json", "adapter_config.json", "quantize_config.json"})
 """Small files beside the weights that say how these are to be read."""
@@ -190,7 +196,16 @@ def is_weight(path: str) -> bool:
 
 
 def _weights(location: str, files: tuple[RemoteFile, ...]) -> list[RemoteFile]:
-    weights = [file for file in files if is_weight(file.path)]
+    folders: dict[str, set[str]] = {}
+    for file in files:
+        folder, _, name = file.path.rpartition("/")
+        if not any(part.startswith(".") for part in folder.split("/")):
+            folders.setdefault(folder, set()).add(name)
+    # By folders: the hidden .metadata of a distributed checkpoint counts beside its files.
+    paths = {
+        f"{folder}/{name}".lstrip("/") for folder, names in folders.items() for name in weight_names(names)
+    }
+    weights = [file for file in files if file.path in paths]
     if not weights:
         raise UnreadableError(
             UnreadableReason.NO_TENSORS,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from layerwatch.daemon.scan.executor import Executor, ScanListener
 from layerwatch.daemon.scan.messages import ScanRequest
 from layerwatch.daemon.store.records import ContentRecord, SkippedTensor
+from layerwatch.metrics.census.remark import StorageRemark
 from layerwatch.metrics.change import AlignedChange
 from layerwatch.metrics.coupling import Coupling
 from layerwatch.metrics.errors import UnreadableError
@@ -85,12 +86,14 @@ def measure_content(
     file_format = "unknown"
     skipped: tuple[SkippedTensor, ...] = ()
     couplings: tuple[Coupling, ...] = ()
+    remarks: tuple[StorageRemark, ...] = ()
     problem: tuple[str, str] | None = None
     try:
         outcome = executor.scan(request, ScanListener(known, on_layer, on_plan))
         file_format = outcome.format
         skipped = tuple(SkippedTensor(one.name, one.reason) for one in outcome.skipped)
         couplings = outcome.couplings
+        remarks = outcome.remarks
         if outcome.couplings_problem is not None:
             _LOGGER.warning(
                 "%s: %s; the layers are judged one by one", request.path, outcome.couplings_problem
@@ -105,6 +108,7 @@ def measure_content(
         entries.clear()
         exact.clear()
         couplings = ()
+        remarks = ()
         problem = (str(error.reason), str(error))
     content = ContentRecord(
         fingerprint=fingerprint,
@@ -116,6 +120,7 @@ def measure_content(
         file_problem=problem,
         measure_seconds=time.monotonic() - began,
         couplings=couplings,
+        remarks=remarks,
     )
     return MeasuredContent(content, exact)
 

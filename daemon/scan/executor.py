@@ -19,6 +19,7 @@ from layerwatch.daemon.cores import usable_cores
 from layerwatch.daemon.scan import messages
 from layerwatch.daemon.scan.messages import ScanRequest
 from layerwatch.daemon.scan.worker import OUT_OF_MEMORY
+from layerwatch.metrics.census.remark import StorageRemark
 from layerwatch.metrics.coupling import Coupling
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.layers import Skipped
@@ -60,6 +61,7 @@ class ScanOutcome:
 
     Attributes:
         couplings_problem: why it is not known what the layers share, or None.
+        remarks: what its storage contradicts.
     """
 
     format: str
@@ -67,6 +69,7 @@ class ScanOutcome:
     unexamined: tuple[UnexaminedFile, ...] = ()
     couplings: tuple[Coupling, ...] = ()
     couplings_problem: str | None = None
+    remarks: tuple[StorageRemark, ...] = ()
 
 
 class Executor(Protocol):
@@ -245,6 +248,8 @@ class _Worker:
                         _parsed(messages.unexamined_of, message),
                     )
                     listener.on_plan(_parsed(lambda plan: int(plan["total"]), message))
+                case "remarks" if outcome is not None:
+                    outcome = replace(outcome, remarks=_parsed(messages.remarks_of, message))
                 case "known?":
                     self._send({"known": listener.known(str(message.get("digest")))})
                 case "layer":

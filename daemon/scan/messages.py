@@ -1,7 +1,7 @@
 """The lines that daemon and scan worker exchange: JSON, one message a line, arrays as base64.
 
-Parent to worker: :class:`ScanRequest`, then one ``{"known": bool}`` per question. Worker to parent: ``plan``,
-then per layer ``known?`` and ``layer``, then ``couplings``, and at the end ``done`` or ``failed``. Nothing is pickled: the worker
+Parent to worker: :class:`ScanRequest`, then one ``{"known": bool}`` per question. Worker to parent: ``plan`` and
+``remarks``, then per layer ``known?`` and ``layer``, then ``couplings``, and at the end ``done`` or ``failed``. Nothing is pickled: the worker
 handles untrusted files and is not trusted either.
 """
 
@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from layerwatch.metrics.census.remark import StorageRemark, remark_of, remark_to_json
 from layerwatch.metrics.change import AlignedChange, Method
 from layerwatch.metrics.coupling import Coupling, coupling_of, coupling_to_json
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.layers import Layer, LayerPlan, Skipped
 from layerwatch.metrics.measured import MeasuredLayer
 from layerwatch.metrics.measurement import ARRAYS, FitStatus, LayerKind, Measurement, SpectralNumbers
+from layerwatch.metrics.rescaling import Factors, Rescaling
 from layerwatch.metrics.rowchange import RowChange
 from layerwatch.metrics.rowmatching import Axis, Reordering
 from layerwatch.metrics.storagefaults import StorageFault, StorageFaultKind
@@ -88,6 +90,16 @@ def unexamined_of(message: dict[str, Any]) -> tuple[UnexaminedFile, ...]:
     )
 
 
+def remarks_message(remarks: Sequence[StorageRemark]) -> dict[str, Any]:
+    """What the storage of the model contradicts; before any layer."""
+    return {"type": "remarks", "remarks": [remark_to_json(one) for one in remarks]}
+
+
+def remarks_of(message: dict[str, Any]) -> tuple[StorageRemark, ...]:
+    """The remarks of a ``remarks`` message; raises ValueError, LookupError or TypeError."""
+    return tuple(remark_of(one) for one in message["remarks"])
+
+
 def layer_message(measured: MeasuredLayer) -> dict[str, Any]:
     """One measured layer."""
     layer = measured.layer
@@ -126,16 +138,48 @@ def layer_of(message: dict[str, Any]) -> MeasuredLayer:
 
 def exact_to_json(exact: AlignedChange) -> dict[str, Any]:
     """An element-wise comparison as data; kept in the store in this form too."""
-    return asdict(exact)
+    return _with_text(asdict(exact))
+
+
+def _with_text(data: dict[str, Any]) -> dict[str, Any]:
+    """The same data with bytes as base64, at any depth."""
+    return {
+        name: _with_text(value)
+        if isinstance(value, dict)
+        else base64.b64encode(value).decode()
+        if isinstance(value, bytes)
+        else value
+        for name, value in data.items()
+    }
 
 
 def exact_of(data: dict[str, Any]) -> AlignedChange:
     """The comparison of :func:`exact_to_json`; raises ValueError, LookupError or TypeError."""
-    values = _numbers(dict(data), "method", "rows", "fault")
+    values = _numbers(dict(data), "method", "rows", "fault", "rescaling", "unscaled")
     values["method"] = Method(values["method"])
     values["rows"] = None if values["rows"] is None else _rows_of(values["rows"])
     values["fault"] = None if values["fault"] is None else _fault_of(values["fault"])
+    # What was stored before rescalings were looked for has none.
+    rescaling, unscaled = values.get("rescaling"), values.get("unscaled")
+    values["rescaling"] = None if rescaling is None else _rescaling_of(rescaling)
+    if unscaled is not None and unscaled["unscaled"] is not None:
+        raise ValueError("what was undone cannot be undone again")
+    values["unscaled"] = None if unscaled is None else exact_of(unscaled)
     return AlignedChange(**values)
+
+
+def _rescaling_of(data: dict[str, Any]) -> Rescaling:
+    values = _numbers(dict(data), "rows", "columns")
+    for side in ("rows", "columns"):
+        kept = values[side]
+        values[side] = Factors(_bytes_of(kept["logarithms"]), _bytes_of(kept["errors"]))
+    return Rescaling(**values)
+
+
+def _bytes_of(text: object) -> bytes:
+    if not isinstance(text, str):
+        raise TypeError("must be text")
+    return base64.b64decode(text, validate=True)
 
 
 def _rows_of(data: dict[str, Any]) -> RowChange:

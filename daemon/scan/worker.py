@@ -98,12 +98,12 @@ def _scan(
         error_to_json,
         layer_message,
         plan_message,
+        remarks_message,
     )
     from layerwatch.metrics.errors import UnreadableError, UnreadableReason
     from layerwatch.metrics.guardedcouplings import couplings_or_problem
     from layerwatch.metrics.measure import measure_layers
-    from layerwatch.metrics.openmodel import OpenModel
-    from layerwatch.metrics.readers.detect import open_model
+    from layerwatch.metrics.openmodel import OpenModel, open_layers
 
     def send(message: dict[str, object]) -> None:
         output.write(encode(message))
@@ -113,24 +113,22 @@ def _scan(
         send({"type": "known?", "digest": digest})
         return bool(decode(requests.readline())["known"])
 
-    def opened(path: str) -> OpenModel:
-        return OpenModel(open_model(Path(path)), path)
-
     def second(path: str) -> OpenModel | None:
         """The baseline's trouble is its own, and told when it is measured."""
         try:
-            return opened(path)
+            return open_layers(Path(path))
         except (UnreadableError, OSError):
             return None
 
     models: list[OpenModel] = []
     try:
-        model = opened(request.path)
+        model = open_layers(Path(request.path))
         models.append(model)
         baseline = second(request.baseline_path) if request.baseline_path else None
         if baseline is not None:
             models.append(baseline)
         send(plan_message(model.plan, model.format))
+        send(remarks_message(model.remarks()))
         for measured in measure_layers(model, known, baseline, options, request.baseline_digests):
             send(layer_message(measured))
         send(couplings_message(*couplings_or_problem(model)))

@@ -48,9 +48,12 @@ class SafeText(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        if value is None:
-            return None
-        return value.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
+        return None if value is None else safe_text(value)
+
+
+def safe_text(value: str) -> str:
+    """The form in which :class:`SafeText` keeps a text."""
+    return value.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 ROW_ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")

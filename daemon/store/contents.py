@@ -10,7 +10,9 @@ import sqlalchemy as sa
 
 from layerwatch.daemon.store import tables
 from layerwatch.daemon.store.chunks import chunks
+from layerwatch.daemon.store.columns import safe_text
 from layerwatch.daemon.store.records import ContentRecord, SkippedTensor
+from layerwatch.metrics.census.remark import StorageRemark, remark_of, remark_to_json
 from layerwatch.metrics.coupling import coupling_of, coupling_to_json
 from layerwatch.metrics.layerentry import LayerEntry
 from layerwatch.metrics.measurement import LayerKind
@@ -18,6 +20,7 @@ from layerwatch.metrics.measurement import LayerKind
 _CONTENTS = tables.contents
 _LAYERS = tables.content_layers
 _COUPLINGS = tables.content_couplings
+_REMARKS = tables.content_remarks
 
 
 def save(connection: sa.Connection, content: ContentRecord, now: datetime) -> None:
@@ -63,6 +66,12 @@ def save(connection: sa.Connection, content: ContentRecord, now: datetime) -> No
                 content_id=content_id, couplings=[coupling_to_json(one) for one in content.couplings]
             )
         )
+    if content.remarks:
+        connection.execute(
+            sa.insert(_REMARKS).values(
+                content_id=content_id, remarks=[_remark(one) for one in content.remarks]
+            )
+        )
 
 
 def load(connection: sa.Connection, fingerprint: str, metric_set: str) -> ContentRecord | None:
@@ -76,6 +85,9 @@ def load(connection: sa.Connection, fingerprint: str, metric_set: str) -> Conten
     couplings = connection.execute(
         sa.select(_COUPLINGS.c.couplings).where(_COUPLINGS.c.content_id == row.id)
     ).scalar()
+    remarks = connection.execute(
+        sa.select(_REMARKS.c.remarks).where(_REMARKS.c.content_id == row.id)
+    ).scalar()
     return ContentRecord(
         fingerprint=row.fingerprint,
         metric_set=row.metric_set,
@@ -86,6 +98,7 @@ def load(connection: sa.Connection, fingerprint: str, metric_set: str) -> Conten
         file_problem=None if row.problem_reason is None else (row.problem_reason, row.problem_detail),
         measure_seconds=row.measure_seconds,
         couplings=tuple(coupling_of(one) for one in couplings or ()),
+        remarks=tuple(remark_of(one) for one in remarks or ()),
     )
 
 
@@ -99,6 +112,11 @@ def load_layers(
         query = sa.select(_LAYERS).where(_LAYERS.c.content_id == content_id, _LAYERS.c.name.in_(chunk))
         found.extend(connection.execute(query))
     return [_entry(row) for row in sorted(found, key=lambda row: row.position)]
+
+
+def _remark(remark: StorageRemark) -> dict[str, str]:
+    # The layer's name in the form in which the layer has it.
+    return {name: safe_text(text) for name, text in remark_to_json(remark).items()}
 
 
 def _entry(row: sa.Row[Any]) -> LayerEntry:

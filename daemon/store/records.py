@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from layerwatch.metrics.census.remark import StorageRemark
 from layerwatch.metrics.coupling import Coupling
 from layerwatch.metrics.findings import Verdict
 from layerwatch.metrics.layerentry import LayerEntry
@@ -114,6 +115,7 @@ class ContentRecord:
         file_problem: (reason, detail) when the whole could not be examined, or None.
         measure_seconds: time the measuring took.
         couplings: what the layers share.
+        remarks: what the storage contradicts.
     """
 
     fingerprint: str
@@ -125,6 +127,7 @@ class ContentRecord:
     file_problem: tuple[str, str] | None
     measure_seconds: float
     couplings: tuple[Coupling, ...] = ()
+    remarks: tuple[StorageRemark, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from layerwatch.alerts.model import AlertPhase
-from layerwatch.daemon.store import baselines, comparisons, lineage, merges, tables
+from layerwatch.daemon.store import alerts, baselines, comparisons, lineage, merges, silences, tables
 from layerwatch.daemon.store.chunks import chunks
 from layerwatch.daemon.store.records import VersionState
 from layerwatch.metrics.findings import Verdict
@@ -51,7 +51,9 @@ class Pruned:
         reports: reports of versions whose rows stay.
         versions: rows of versions that are gone or superseded.
         contents, comparisons, measurements: no longer referenced.
-        events: delivered long ago.
+        events: delivered or given up long ago.
+        transitions: of alerts, as old.
+        silences: over for as long.
         deferred: True when a scan was running, which may be about to use any content or measurement: none was
             removed, and the next call will.
     """
@@ -62,6 +64,8 @@ class Pruned:
     comparisons: int
     measurements: int
     events: int
+    transitions: int
+    silences: int
     deferred: bool
 
 
@@ -77,7 +81,7 @@ def prune(connection: sa.Connection, keep_versions: int, events_before: datetime
 
     Args:
         keep_versions: at least 1.
-        events_before: events delivered before this time are removed.
+        events_before: events delivered, and what else was over, before this time are removed.
 
     Raises:
         ValueError: when ``keep_versions`` is below 1.
@@ -107,6 +111,8 @@ def prune(connection: sa.Connection, keep_versions: int, events_before: datetime
         comparisons=0 if deferred else comparisons.prune(connection),
         measurements=0 if deferred else _drop_measurements(connection),
         events=connection.execute(sa.delete(_OUTBOX).where(over)).rowcount,
+        transitions=alerts.prune_alerts(connection, events_before),
+        silences=silences.prune_silences(connection, events_before),
         deferred=deferred,
     )
 

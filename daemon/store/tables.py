@@ -194,6 +194,19 @@ content_couplings = sa.Table(
     sa.Column("couplings", JSON, nullable=False),
 )
 
+content_remarks = sa.Table(
+    "content_remarks",
+    metadata,
+    sa.Column(
+        "content_id",
+        ROW_ID,
+        sa.ForeignKey("contents.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    sa.Column("remarks", JSON, nullable=False),
+)
+
 measurements = sa.Table(
     "measurements",
     metadata,
@@ -266,8 +279,79 @@ alert_states = sa.Table(
     sa.Column("severity", SafeText, nullable=False),
     sa.Column("layers", JSON, nullable=False),
     sa.Column("started_at", UtcTimestamp, nullable=False),
-    sa.Column("notified_at", UtcTimestamp, nullable=False),
     sa.Column("sequence", sa.Integer, nullable=False),
+    sa.Column("changed_at", UtcTimestamp, nullable=False),
+    sa.Column("reason", SafeText, nullable=False),
+    sa.Column("event_id", SafeText, nullable=False),
+    sa.Column("rules", JSON, nullable=False),
+    sa.Column("pending", JSON, nullable=False),
+    sa.Column("acknowledged_by", SafeText),
+    sa.Column("acknowledged_at", UtcTimestamp),
+    sa.Column("acknowledged_reason", SafeText),
+    # What messages tell about it: JSON text, made when it changed.
+    sa.Column("told", SafeText),
+)
+
+# One row for each change of an alert's state: what must be told, written with the state.
+alert_transitions = sa.Table(
+    "alert_transitions",
+    metadata,
+    sa.Column("id", ROW_ID, primary_key=True, autoincrement=True),
+    sa.Column("event_id", SafeText, nullable=False),
+    sa.Column("registry", SafeText, nullable=False),
+    sa.Column("model", SafeText, nullable=False),
+    sa.Column("ref", SafeText, nullable=False),
+    sa.Column("rule_group", SafeText, nullable=False),
+    sa.Column("sequence", sa.Integer, nullable=False),
+    sa.Column("episode", sa.Integer, nullable=False),
+    sa.Column("phase", SafeText, nullable=False),
+    sa.Column("reason", SafeText, nullable=False),
+    sa.Column("severity", SafeText, nullable=False),
+    sa.Column("version", SafeText, nullable=False),
+    sa.Column("at", UtcTimestamp, nullable=False),
+    sa.UniqueConstraint("event_id"),
+    sa.Index("ix_alert_transitions_identity_sequence", "registry", "model", "ref", "rule_group", "sequence"),
+    sqlite_autoincrement=True,
+)
+
+# How far each receiver was told of each alert, and whether it believes it to fire.
+alert_told = sa.Table(
+    "alert_told",
+    metadata,
+    sa.Column("receiver", SafeText, primary_key=True),
+    sa.Column("registry", SafeText, primary_key=True),
+    sa.Column("model", SafeText, primary_key=True),
+    sa.Column("ref", SafeText, primary_key=True),
+    sa.Column("rule_group", SafeText, primary_key=True),
+    sa.Column("sequence", sa.Integer, nullable=False),
+    sa.Column("firing", sa.Boolean, nullable=False),
+    sa.Column("group_key", SafeText, nullable=False),
+)
+
+# Alerts that are told together, and when they last were.
+alert_groups = sa.Table(
+    "alert_groups",
+    metadata,
+    sa.Column("key", SafeText, primary_key=True),
+    sa.Column("receiver", SafeText, nullable=False),
+    sa.Column("labels", JSON, nullable=False),
+    sa.Column("told_at", UtcTimestamp, nullable=False),
+    sa.Column("sequence", sa.Integer, nullable=False),
+)
+
+silences = sa.Table(
+    "silences",
+    metadata,
+    sa.Column("id", ROW_ID, primary_key=True, autoincrement=True),
+    sa.Column("matchers", JSON, nullable=False),
+    sa.Column("author", SafeText, nullable=False),
+    sa.Column("reason", SafeText, nullable=False),
+    sa.Column("created_at", UtcTimestamp, nullable=False),
+    sa.Column("starts_at", UtcTimestamp, nullable=False),
+    sa.Column("ends_at", UtcTimestamp, nullable=False),
+    sa.Column("expired_at", UtcTimestamp),
+    sa.Column("expired_by", SafeText),
+    sqlite_autoincrement=True,
 )
 
 outbox = sa.Table(
@@ -285,10 +369,59 @@ outbox = sa.Table(
     sa.Column("dead_at", UtcTimestamp),
     sa.Column("error_reason", SafeText),
     sa.Column("error_detail", SafeText),
+    # Events of one stream to one receiver are delivered in their order; none is in a stream of its own.
+    sa.Column("stream", SafeText),
+    sa.Column("claimed_by", SafeText),
+    sa.Column("claimed_at", UtcTimestamp),
     sa.UniqueConstraint("event_id", "receiver"),
-    sa.Index("ix_outbox_delivered_at_dead_at_next_attempt_at", "delivered_at", "dead_at", "next_attempt_at"),
     sqlite_autoincrement=True,
 )
+
+# Few of very many rows wait: indexes of those alone stay small.
+_waiting = sa.and_(outbox.c.delivered_at.is_(None), outbox.c.dead_at.is_(None))
+sa.Index(
+    "ix_outbox_waiting",
+    outbox.c.receiver,
+    outbox.c.id,
+    # Behind the payload in the row: read from here.
+    outbox.c.created_at,
+    sqlite_where=_waiting,
+    postgresql_where=_waiting,
+)
+sa.Index(
+    "ix_outbox_retry",
+    outbox.c.receiver,
+    outbox.c.next_attempt_at,
+    sqlite_where=_waiting,
+    postgresql_where=_waiting,
+)
+_streams = outbox.c.stream.is_not(None)
+sa.Index(
+    "ix_outbox_stream",
+    outbox.c.stream,
+    outbox.c.receiver,
+    outbox.c.id,
+    sqlite_where=_streams,
+    postgresql_where=_streams,
+)
+_claimed = outbox.c.claimed_by.is_not(None)
+sa.Index(
+    "ix_outbox_claimed",
+    outbox.c.receiver,
+    outbox.c.claimed_at,
+    sqlite_where=_claimed,
+    postgresql_where=_claimed,
+)
+_delivered = outbox.c.delivered_at.is_not(None)
+sa.Index(
+    "ix_outbox_delivered",
+    outbox.c.receiver,
+    outbox.c.delivered_at,
+    sqlite_where=_delivered,
+    postgresql_where=_delivered,
+)
+_dead = outbox.c.dead_at.is_not(None)
+sa.Index("ix_outbox_dead", outbox.c.receiver, outbox.c.dead_at, sqlite_where=_dead, postgresql_where=_dead)
 
 # One row: which daemon works here. Used where a lock may be lost without its holder, on a server.
 daemon_terms = sa.Table(

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-import hmac
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, FastAPI, Header, HTTPException, Path, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client.exposition import choose_encoder, gzip_accepted
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException as AnyHTTPException
 
 from layerwatch import __version__
-from layerwatch.alerts.model import AlertPhase
 from layerwatch.config.errors import ConfigError
 from layerwatch.config.redaction import dump_redacted
 from layerwatch.config.secrets import SecretError
 from layerwatch.daemon.registries.hooks import HookReason, HookRefused
-from layerwatch.daemon.store import alerts, refs, versions
-from layerwatch.daemon.store.alerts import OutboxStatus
-from layerwatch.daemon.store.errors import StoreError, StoreReason
-from layerwatch.daemon.web.views import AlertView, DeliveryView, ModelView, RefView, VersionView
+from layerwatch.daemon.store import outbox, refs, versions
+from layerwatch.daemon.store.errors import StoreError
+from layerwatch.daemon.store.outbox import OutboxStatus
+from layerwatch.daemon.web.access import BodyLimit, require_token
+from layerwatch.daemon.web.decisions import Decisions, refused
+from layerwatch.daemon.web.errors import add_error_answers
+from layerwatch.daemon.web.pages import pages_router
+from layerwatch.daemon.web.silences import silences_router
+from layerwatch.daemon.web.spectra import spectra_router
+from layerwatch.daemon.web.views import DeliveryView, ModelView, RefView, VersionView
 from layerwatch.metrics.rules import RULES
 
 if TYPE_CHECKING:
     from layerwatch.daemon.app import App
 
 RowNumber = Annotated[int, Path(ge=1, le=2**63 - 1)]
-_LARGEST_EVENT = 2**20
+_LARGEST_BODY = 2**20
 
 _INDEX = """\
 layerwatch {version}
@@ -40,7 +42,9 @@ layerwatch {version}
 /-/healthy  /-/ready      liveness (tied to the loops), readiness
 /api/v1/models            models, their refs and verdicts
 /api/v1/versions          versions, newest first
-/api/v1/alerts            alerts
+/alerts                   page: the alerts that fire, silences, acknowledgements
+/api/v1/alerts            alerts; POST, DELETE .../ID/acknowledge
+/api/v1/silences          silences; POST a new one, DELETE .../ID ends one
 /api/v1/deliveries        events and their deliveries; POST .../ID/replay sends a given-up one again
 /api/v1/config            configuration in force, secrets hidden
 /report?registry=&model=&ref=   report of the version that a ref points at
@@ -60,13 +64,7 @@ def build_application(app: App) -> FastAPI:
     )
 
     def authorised(authorization: Annotated[str | None, Header()] = None) -> None:
-        _require_token(app, authorization)
-
-    @api.exception_handler(StoreError)
-    def store_failed(request: Request, error: StoreError) -> JSONResponse:
-        # Whoever may read here need not learn where the database is.
-        detail = f"the store cannot be used now ({error.reason}): see the log of layerwatch"
-        return JSONResponse({"detail": detail}, status_code=503, headers={"Retry-After": "5"})
+        require_token(app.live.settings, authorization)
 
     @api.get("/", response_class=PlainTextResponse, include_in_schema=False)
     def index() -> str:
@@ -113,7 +111,7 @@ def build_application(app: App) -> FastAPI:
     async def hook(
         registry: str, request: Request, authorization: Annotated[str | None, Header()] = None
     ) -> dict[str, bool]:
-        body = await _bounded_body(request)
+        body = await request.body()
         looking = await run_in_threadpool(_hook, app, registry, dict(request.headers), body, authorization)
         return {"looking": looking}
 
@@ -125,13 +123,19 @@ def build_application(app: App) -> FastAPI:
     def replay(delivery_id: RowNumber) -> dict[str, bool]:
         try:
             with app.database.write() as connection:
-                alerts.replay(connection, delivery_id, datetime.now(UTC))
+                outbox.replay(connection, delivery_id, datetime.now(UTC))
         except StoreError as error:
-            status = 404 if error.reason is StoreReason.NOT_FOUND else 409
-            raise HTTPException(status, error.detail) from None
+            raise refused(error) from None
         return {"queued": True}
 
+    api.add_middleware(BodyLimit, most_bytes=_LARGEST_BODY)
+    notifier = app.alert_loops.notifier
+    decisions = Decisions(app.database, lambda: app.live.settings, lambda: notifier.muted, notifier.wake)
+    api.include_router(silences_router(decisions))
+    api.include_router(pages_router(decisions))
+    api.include_router(spectra_router(app.database))
     _add_reading(api, app)
+    add_error_answers(api)
     return api
 
 
@@ -185,17 +189,12 @@ def _add_reading(api: FastAPI, app: App) -> None:
                     return _report_response(found.report if found else None, indent=2)
         raise HTTPException(404, f"{registry}/{model} has no ref {ref!r}")
 
-    @api.get("/api/v1/alerts")
-    def list_alerts(phase: AlertPhase | None = None) -> list[AlertView]:
-        with app.database.read() as connection:
-            return [AlertView.of(state) for state in alerts.list_states(connection, phase=phase)]
-
     @api.get("/api/v1/deliveries", summary="Events and where they are, latest first")
     def deliveries(
         status: OutboxStatus | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
     ) -> list[DeliveryView]:
         with app.database.read() as connection:
-            return [DeliveryView.of(one) for one in alerts.list_outbox(connection, limit, status)]
+            return [DeliveryView.of(one) for one in outbox.list_outbox(connection, limit, status)]
 
     @api.get("/api/v1/config", response_class=PlainTextResponse, summary="YAML, secrets hidden")
     def config() -> str:
@@ -212,24 +211,6 @@ def _add_reading(api: FastAPI, app: App) -> None:
                 return f"{one.name}: {one.title}\n\n{one.explanation}\n"
         raise HTTPException(404, f"there is no rule {rule!r}")
 
-    @api.exception_handler(RequestValidationError)
-    async def plain_validation(request: Request, error: RequestValidationError) -> JSONResponse:
-        told = "; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in error.errors())
-        return JSONResponse({"error": told}, status_code=422)
-
-    @api.exception_handler(AnyHTTPException)
-    async def plain_error(request: Request, error: AnyHTTPException) -> JSONResponse:
-        return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=error.headers)
-
-
-async def _bounded_body(request: Request) -> bytes:
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > _LARGEST_EVENT:
-            raise HTTPException(413, f"an event has at most {_LARGEST_EVENT} bytes")
-    return body
-
 
 def _hook(
     app: App, registry: str, headers: Mapping[str, str], body: bytes, authorization: str | None
@@ -244,10 +225,10 @@ def _hook(
         raise HTTPException(503, "the hook's secret cannot be read; see the log of the daemon") from None
     except KeyError:
         # Strangers are not told which registries there are.
-        _require_token(app, authorization)
+        require_token(app.live.settings, authorization)
         raise HTTPException(404, f"no registry is called {registry!r}") from None
     if event is None:
-        _require_token(app, authorization)
+        require_token(app.live.settings, authorization)
         app.look_now(registry)
         return True
     return event.relevant
@@ -259,16 +240,3 @@ def _report_response(report: str | None, indent: int | None = None) -> Response:
     # The link of an alert is opened by people.
     text = report if indent is None else json.dumps(json.loads(report), indent=indent, ensure_ascii=False)
     return Response(text, media_type="application/json")
-
-
-def _require_token(app: App, authorization: str | None) -> None:
-    """Raise 403 without a configured token, 401 without the right one."""
-    token = app.live.settings.server.token
-    if token is None:
-        raise HTTPException(403, "nothing may be changed over HTTP: server.token is not set")
-    try:
-        expected = f"Bearer {token.reveal()}"
-    except SecretError:
-        raise HTTPException(503, "the token cannot be read; see the log of the daemon") from None
-    if not hmac.compare_digest((authorization or "").encode(), expected.encode()):
-        raise HTTPException(401, "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"})

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated, Any
 
-from pydantic import BaseModel
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from layerwatch.alerts.identity import alert_id
 from layerwatch.alerts.model import AlertState
-from layerwatch.daemon.store.alerts import OutboxRecord
+from layerwatch.alerts.silences import MOST_MATCHERS, Silence, SilenceState
+from layerwatch.config.matchertext import MatcherText
+from layerwatch.config.quantities import PositiveDuration
+from layerwatch.daemon.store.outbox import OutboxRecord
 from layerwatch.daemon.store.records import VersionRecord
 from layerwatch.metrics.findings import Verdict
 
@@ -117,12 +121,17 @@ class AlertView(BaseModel):
     layers: tuple[str, ...]
     episode: int
     started_at: datetime
-    notified_at: datetime
+    changed_at: datetime
+    acknowledged_by: str | None
+    acknowledged_at: datetime | None
+    acknowledged_reason: str | None
+    muted_by: str | None
 
     @classmethod
-    def of(cls, state: AlertState) -> AlertView:
-        """The answer for a stored alert."""
+    def of(cls, state: AlertState, muted_by: str | None = None) -> AlertView:
+        """The answer for a stored alert; ``muted_by`` says why nobody is told of it now, None where people are."""
         identity = state.identity
+        taken = state.acknowledgement
         return cls(
             alert_id=alert_id(identity, state.episode),
             registry=identity.registry,
@@ -136,5 +145,82 @@ class AlertView(BaseModel):
             layers=state.layers,
             episode=state.episode,
             started_at=state.started_at,
-            notified_at=state.notified_at,
+            changed_at=state.changed_at,
+            acknowledged_by=taken.by if taken else None,
+            acknowledged_at=taken.at if taken else None,
+            acknowledged_reason=taken.reason if taken else None,
+            muted_by=muted_by,
         )
+
+
+class AcknowledgementRequest(BaseModel):
+    """Who looks after an alert, and what they do."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    by: str
+    reason: str
+
+
+class SilenceRequest(BaseModel):
+    """A silence that is wanted. It ends at ``ends_at``, or lasts for ``duration``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    matchers: Annotated[
+        list[MatcherText],
+        Field(
+            min_length=1, max_length=MOST_MATCHERS, examples=[['model="fraud"', 'severity=~"warning|info"']]
+        ),
+    ]
+    author: str
+    reason: str
+    starts_at: AwareDatetime | None = None
+    ends_at: AwareDatetime | None = None
+    duration: PositiveDuration | None = None
+
+
+class SilenceView(BaseModel):
+    """One silence."""
+
+    id: int
+    state: SilenceState
+    matchers: tuple[str, ...]
+    author: str
+    reason: str
+    created_at: datetime
+    starts_at: datetime
+    ends_at: datetime
+    expired_at: datetime | None
+    expired_by: str | None
+
+    @classmethod
+    def of(cls, silence: Silence, now: datetime) -> SilenceView:
+        """The answer for a kept silence."""
+        return cls(**_silence_fields(silence, now))
+
+
+class KeptSilenceView(SilenceView):
+    """A silence that was just kept, and what it is about: the alerts that fire now and that it matches."""
+
+    alerts: tuple[AlertView, ...]
+
+    @classmethod
+    def kept(cls, silence: Silence, alerts: tuple[AlertView, ...], now: datetime) -> KeptSilenceView:
+        """The answer for it."""
+        return cls(**_silence_fields(silence, now), alerts=alerts)
+
+
+def _silence_fields(silence: Silence, now: datetime) -> dict[str, Any]:
+    return {
+        "id": silence.id,
+        "state": silence.state(now),
+        "matchers": tuple(map(str, silence.matchers)),
+        "author": silence.author,
+        "reason": silence.reason,
+        "created_at": silence.created_at,
+        "starts_at": silence.starts_at,
+        "ends_at": silence.ends_at,
+        "expired_at": silence.expired_at,
+        "expired_by": silence.expired_by,
+    }

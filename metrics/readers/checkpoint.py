@@ -3,7 +3,9 @@
 Order of preference:
 
 1. the value under a known key (:data:`WEIGHT_KEYS`), followed as long as there is another such key inside;
-2. a pickled module: parameters, persistent buffers and submodules, named as ``state_dict()`` names them;
+2. a pickled module: parameters, persistent buffers and submodules, named as ``state_dict()`` names them; a module
+   of TorchScript: every tensor that is an attribute of it or of a submodule, apart from empty ones and lists of
+   the module's own parameters;
 3. every tensor in the nested containers, named by its path.
 
 What lies beside the value of a known key (a moving average, a second network) is listed too, under its key, and
@@ -20,7 +22,7 @@ from pathlib import Path
 
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.readers.names import is_text, without_wrappers
-from layerwatch.metrics.readers.picklevalues import ExoticTensor, Opaque, StoredTensor, describe
+from layerwatch.metrics.readers.picklevalues import ExoticTensor, Global, Opaque, StoredTensor, describe
 
 WEIGHT_KEYS = (
     "state_dict",
@@ -60,8 +62,14 @@ _RANDOM_STATE = re.compile(r"[^.]*rng_states?(_[^.]*)?", re.IGNORECASE)
 
 _TRAINING_STATE = "training state: not examined"
 _SINGLE_NUMBER = "single number beside the weights"
+_EMPTY = "tensor without elements: filled when the network runs"
+_OWN_PARAMETERS = "list of the module's own parameters: examined under their names"
 
 _MAX_UNWRAPPINGS = 8
+
+_PACKED_NAME = re.compile(
+    r"(?P<layer>(?:.+\.)?)_packed_params\._packed_params\.(?P<part>0|1|weight|bias)", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +130,8 @@ def find_tensors(root: object, path: Path) -> CheckpointWeights:
                 walk.left_out[key] = _SINGLE_NUMBER
         elif found := dict(_distinct(walk.tensors(value, key, inside={id(root)}))):
             containers.append((key, found))
-    tensors = dict(_distinct(_listed(containers, path)))
+    listed = ((_unpacked_name(name), tensor) for name, tensor in _listed(containers, path))
+    tensors = dict(_distinct(listed))
     left_out = tuple(walk.left_out.items())
     if not all(map(is_text, (*tensors, *walk.left_out))):
         raise UnreadableError(UnreadableReason.BAD_PICKLE, path, "a tensor's name is not valid Unicode text")
@@ -133,6 +142,12 @@ def find_tensors(root: object, path: Path) -> CheckpointWeights:
             f"the pickle holds {describe(root)} and no weights in it; optimizer and scheduler states do not count",
         )
     return CheckpointWeights(tensors, left_out)
+
+
+def _unpacked_name(name: str) -> str:
+    """``fc.weight`` for the numbers of a dynamically quantised ``fc``, which torch keeps in a packed object."""
+    found = _PACKED_NAME.fullmatch(name)
+    return name if found is None else f"{found['layer']}{'weight' if found['part'] in '0weight' else 'bias'}"
 
 
 def _listed(containers: list[tuple[str, dict[str, Tensor]]], path: Path) -> Iterator[tuple[str, Tensor]]:
@@ -159,7 +174,8 @@ def _distinct(found: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor
 def _weights_inside(value: object, path: Path) -> tuple[str, object] | None:
     candidates: list[object]
     if isinstance(value, Opaque):
-        candidates = [] if _module_state(value) is not None else [value.entries, value.state]
+        is_module = _is_script(value) or _module_state(value) is not None
+        candidates = [] if is_module else [value.entries, value.state]
     else:
         candidates = [value]
     for entries in candidates:
@@ -242,6 +258,10 @@ def _children(value: object) -> Iterator[tuple[str, object]]:
     if isinstance(value, (list, tuple)):
         return _numbered(value)
     if isinstance(value, Opaque):
+        if _is_script(value):
+            return _script_members(value.state)
+        if _is_packed(value):
+            return _packed_members(value.state)
         module = _module_state(value)
         return _inert_members(value) if module is None else _module_members(module)
     return iter(())
@@ -269,9 +289,12 @@ def _inert_members(value: Opaque) -> Iterator[tuple[str, object]]:
     yield from _numbered(value.arguments)
     yield from _numbered(value.items)
     yield from _entries(value.entries)
-    for part in value.state if isinstance(value.state, tuple) else (value.state,):
+    for position, part in enumerate(value.state if isinstance(value.state, tuple) else (value.state,)):
         if isinstance(part, dict):
             yield from _entries(part)
+        elif isinstance(part, (StoredTensor, ExoticTensor)):
+            # torch's quantised convolutions are pickled as a tuple of their settings and tensors.
+            yield str(position), part
 
 
 def _module_state(value: Opaque) -> dict[object, object] | None:
@@ -280,6 +303,58 @@ def _module_state(value: Opaque) -> dict[object, object] | None:
         if isinstance(candidate, dict) and "_modules" in candidate and "_parameters" in candidate:
             return candidate
     return None
+
+
+def _is_script(value: Opaque) -> bool:
+    return isinstance(value.made_by, Global) and value.made_by.module.partition(".")[0] == "__torch__"
+
+
+def _script_members(state: object) -> Iterator[tuple[str, object]]:
+    # Attributes are as good as parameters to the code of the module; there is no training state beside it.
+    if isinstance(state, dict):
+        own = {_place(value) for value in state.values() if isinstance(value, StoredTensor)}
+        for position, (key, value) in enumerate(state.items()):
+            name = _key_name(key, position)
+            if isinstance(value, StoredTensor) and 0 in value.shape:
+                yield name, _LeftOut(_EMPTY)
+            elif (
+                isinstance(value, list)
+                and value
+                and all(isinstance(one, StoredTensor) and _place(one) in own for one in value)
+            ):
+                yield name, _LeftOut(_OWN_PARAMETERS)
+            else:
+                yield name, value
+    else:
+        # What __getstate__ of the module returned.
+        yield from _numbered(state if isinstance(state, (list, tuple)) else (state,))
+
+
+def _is_packed(value: object) -> bool:
+    return isinstance(value, Opaque) and value.made_by == Global("torch", "ScriptObject")
+
+
+def _packed_members(state: object) -> Iterator[tuple[str, object]]:
+    """What torch's quantised layers keep beside their parameters: (content, name of the class)."""
+    content, kind = state if isinstance(state, tuple) and len(state) == 2 else (state, "")
+    if not isinstance(content, (list, tuple)):
+        return
+    if isinstance(kind, str) and kind.endswith(".LinearPackedParamsBase") and len(content) == 2:
+        yield from zip(("weight", "bias"), content, strict=True)
+    elif isinstance(kind, str) and kind.endswith(".CellParamsBase") and len(content) == 5:
+        linear = content[4] if isinstance(content[4], (list, tuple)) else ()
+        for suffix, one in zip(("ih", "hh"), linear, strict=False):
+            inner = one.state if isinstance(one, Opaque) and _is_packed(one) else None
+            if isinstance(inner, tuple) and inner and isinstance(inner[0], tuple) and len(inner[0]) == 2:
+                yield from zip((f"weight_{suffix}", f"bias_{suffix}"), inner[0], strict=True)
+            else:
+                yield suffix, one
+    else:
+        yield from _numbered(content)
+
+
+def _place(tensor: StoredTensor) -> tuple[object, ...]:
+    return tensor.storage.key, tensor.storage.view_offset, tensor.offset, tensor.shape, tensor.strides
 
 
 def _module_members(state: dict[object, object]) -> Iterator[tuple[str, object]]:
@@ -292,6 +367,9 @@ def _module_members(state: dict[object, object]) -> Iterator[tuple[str, object]]
         for position, (key, value) in enumerate(entries.items() if isinstance(entries, dict) else ()):
             if part != "_buffers" or key not in left_out:
                 yield _key_name(key, position), value
+    for position, (key, value) in enumerate(state.items()):
+        if _is_packed(value):
+            yield _key_name(key, position), value
 
 
 def _key_name(key: object, position: int) -> str:

@@ -1,13 +1,17 @@
 """From a path to an open model: which format it is, and which files belong together.
 
-Formats are told by content first (:data:`READERS`), by name only where content says nothing.
+Formats are told by content first (:data:`READERS`), by name only where content says nothing. The files of a
+distributed checkpoint (``.metadata``, ``*.distcp``) are read together, as the directory that holds them; so is every
+directory with the ``_METADATA`` of Orbax, with all that is below it.
 
 A directory is one model, made of, in this order:
 
 1. its ``*.safetensors.index.json``; else its ``*.bin.index.json`` when there is no ``*.safetensors`` file;
-2. all its ``*.safetensors`` files; 3. all its torch files. Numbered shards (``x-00001-of-00003``) must be
+2. all its ``*.safetensors`` files; else its distributed checkpoint;
+3. else all its torch files; else all its files of other formats. Numbered shards (``x-00001-of-00003``) must be
    complete. When several files or series remain, they are joined, and where two of them hold the same tensor
-   name every name is prefixed with its file's stem;
+   name every name is prefixed with its file's stem. Of variants of one network in several types (``variants.py``)
+   one is examined;
 4. each directory below it that holds weights (a diffusion pipeline's ``unet/`` and ``vae/``, the ``data/`` of an
    MLflow model), joined in the same way, prefixed with the directory's path where names collide; the names of
    the directory itself are never prefixed.
@@ -15,9 +19,12 @@ A directory is one model, made of, in this order:
 No weight file passes in silence. Those that 1. to 3. did not choose are, in this order:
 
 - left out with a reason (:attr:`Reader.left_out`): training state, known by its name (``optimizer.pt``,
-  ``training_args.bin`` ...), indexes of shards, torch files without tensors, and torch files beside safetensors
-  that hold no tensor of another name or shape than those;
-- examined: any other safetensors or torch file, joined as in 4.;
+  ``training_args.bin``, a distributed checkpoint in ``optimizer_0/`` ...), indexes of shards, files without tensors,
+  and copies: files in another format that hold no tensor of another name or shape than the safetensors (or torch
+  files) that were chosen, all of them in floats or in the same type as there. A file whose names are other ones
+  (GGUF's, TensorFlow's) cannot be told to be a copy, and one that is quantised otherwise is none: both are examined.
+  Variants among the files themselves, too;
+- examined: any other file that can be read, joined as in 4.;
 - named as not examined (:attr:`Reader.unexamined`), which makes the version undecided: files of formats that are
   not read, and damaged ones. The same goes for a directory below one with weights that cannot be opened.
 """
@@ -31,23 +38,44 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
-from layerwatch.metrics.manifest import weight_files
+from layerwatch.metrics.manifest import TENSORFLOW_NAME, weight_files
+from layerwatch.metrics.readers.distcp import DistributedCheckpoint, is_metadata
+from layerwatch.metrics.readers.gguf import GgufFile
+from layerwatch.metrics.readers.ggufvalues import MAGIC as GGUF_MAGIC
 from layerwatch.metrics.readers.joined import ModelReader, Part
+from layerwatch.metrics.readers.keras import KerasFile, is_keras
 from layerwatch.metrics.readers.mapped import MappedFile
-from layerwatch.metrics.readers.pytorch import ZIP_MAGIC, TorchFile
+from layerwatch.metrics.readers.numpyfiles import NumpyFile, is_numpy
+from layerwatch.metrics.readers.onnx import OnnxFile
+from layerwatch.metrics.readers.onnxvalues import external_files
+from layerwatch.metrics.readers.orbax import METADATA as ORBAX_METADATA
+from layerwatch.metrics.readers.orbax import OrbaxDirectory
+from layerwatch.metrics.readers.pytorch import TorchFile
 from layerwatch.metrics.readers.safetensors import SafetensorsFile
 from layerwatch.metrics.readers.shards import (
+    DISTRIBUTED_METADATA,
+    DISTRIBUTED_SUFFIX,
     INDEX_SUFFIX,
+    model_name,
     read_index,
     require_shards,
     series,
 )
-from layerwatch.metrics.tensors import Reader, UnexaminedFile
+from layerwatch.metrics.readers.variants import SAME_NETWORK, variants
+from layerwatch.metrics.readers.ziparchive import ZIP_MAGIC
+from layerwatch.metrics.tensors import CodeInPickle, Reader, UnexaminedFile, foreign_code_of
 
 _HEAD_BYTES = 512
 _LEGACY_TORCH_MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19"
 _LEGACY_TORCH_MAGIC_AS_TEXT = b"119547037146038801333356"
-_SUPPORTED = "supported are safetensors and torch checkpoints (.pt, .pth, .bin, .th, .pth.tar, .ckpt)"
+_SUPPORTED = (
+    "supported are safetensors, torch checkpoints (.pt, .pth, .bin, .th, .pth.tar, .ckpt), TorchScript, directories of "
+    "torch.distributed.checkpoint, GGUF, ONNX, Keras (.keras, .h5), NumPy (.npy, .npz) and directories of Orbax"
+)
+_TENSORFLOW = (
+    "a part of a TensorFlow SavedModel or checkpoint, which is not read: what is needed for that is a part of TensorFlow "
+    "itself; save the model as .keras, or export it as ONNX or safetensors"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +95,48 @@ class Format:
     open: Callable[[Path], Reader]
 
 
+def _is_zip(head: bytes) -> bool:
+    return head.startswith(ZIP_MAGIC)
+
+
 def _is_torch(head: bytes) -> bool:
     # The magic number is the first pickled object, behind at most protocol and frame opcodes.
     start = head[:48]
-    return head.startswith(ZIP_MAGIC) or _LEGACY_TORCH_MAGIC in start or _LEGACY_TORCH_MAGIC_AS_TEXT in start
+    return _is_zip(head) or _LEGACY_TORCH_MAGIC in start or _LEGACY_TORCH_MAGIC_AS_TEXT in start
 
 
 def _is_safetensors(head: bytes) -> bool:
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**40
 
 
+def _is_gguf(head: bytes) -> bool:
+    return head.startswith(GGUF_MAGIC)
+
+
+def _is_onnx(head: bytes) -> bool:
+    # There is no magic number: protobuf's field 1, the version of the format, and a field that may follow it.
+    return head[:1] == b"\x08" and head[2:3] in _BEHIND_THE_VERSION and 1 <= head[1] <= 63
+
+
+_BEHIND_THE_VERSION = tuple(bytes([tag]) for tag in (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42))
+"""Tags of producer_name, producer_version, domain, model_version, doc_string, graph and opset_import."""
+
+_TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".th", ".pth.tar", ".ckpt", ".jit", ".torchscript", ".ptl")
+
 READERS = (
-    Format("pytorch", (".pt", ".pth", ".bin", ".th", ".pth.tar", ".ckpt"), _is_torch, TorchFile),
+    Format("numpy", (".npz", ".npy"), is_numpy, NumpyFile),
+    Format("keras", (".keras", ".h5", ".hdf5"), is_keras, KerasFile),
+    # Behind the other two that are zip archives: any of those may be a torch checkpoint.
+    Format("pytorch", _TORCH_SUFFIXES, _is_torch, TorchFile),
     Format("safetensors", (".safetensors",), _is_safetensors, SafetensorsFile),
+    Format("gguf", (".gguf",), _is_gguf, GgufFile),
+    Format("onnx", (".onnx",), _is_onnx, OnnxFile),
 )
-"""Every format that can be read. Adding one means adding a line."""
+"""Every format of files that can be read. Adding one means adding a line."""
+
+_ARCHIVES: dict[str, Callable[[Path], Reader]] = {".npz": NumpyFile, ".keras": KerasFile}
+
+_READ_SUFFIXES = tuple(suffix for known in READERS for suffix in known.suffixes)
 
 _SEEN = (
     (
@@ -89,9 +144,6 @@ _SEEN = (
         b"version https://git-lfs",
         "a Git LFS pointer; the weights themselves are fetched by `git lfs pull`",
     ),
-    (0, b"GGUF", "a GGUF file, which is not read"),
-    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 (Keras) file, which is not read"),
-    (0, b"\x93NUMPY", "a numpy array, which is not read"),
     (257, b"ustar", "a tar archive (torch before 0.2 wrote such); load and save it with torch, or unpack it"),
     (0, b"\x1f\x8b", "gzip-compressed; unpack it"),
     (0, b"\x28\xb5\x2f\xfd", "zstd-compressed; unpack it"),
@@ -100,13 +152,12 @@ _SEEN = (
     (0, b"\x80", "a pickle that torch.save did not write"),
 )
 
-_SEEN_BY_NAME = {".onnx": "an ONNX file, which is not read"}
-
 # What trainers write beside a model.
 _TRAINING_STATE = re.compile(
     r"(training_args|optimizer|optim|scheduler|lr_scheduler|scaler|rng_state|random_states)(_.*)?\.\w+"
 )
 _DOUBTFUL_SUFFIXES = (".bin", ".ckpt")
+_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 _MAIN_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
@@ -125,7 +176,7 @@ def open_model(path: Path) -> Reader:
     if path.is_dir():
         return _open_directory(path)
     root = path.parent
-    if path.name.endswith(INDEX_SUFFIX):
+    if path.name.lower().endswith(INDEX_SUFFIX):
         return _open_index(root, path)
     return _join(root, path, [_Piece(path, "", lambda: open_file(path))])
 
@@ -133,18 +184,26 @@ def open_model(path: Path) -> Reader:
 def open_file(path: Path) -> Reader:
     """Open one file by its content, with the names that the file has."""
     head = _head(path)
+    if _is_distributed(path) or is_metadata(head):
+        raise UnreadableError(
+            UnreadableReason.UNKNOWN_FORMAT,
+            path,
+            "this is one file of a distributed checkpoint, which is read as a whole: name its directory",
+        )
+    if TENSORFLOW_NAME.fullmatch(path.name):
+        raise UnreadableError(UnreadableReason.UNKNOWN_FORMAT, path, f"this is {_TENSORFLOW}; {_SUPPORTED}")
     for known in READERS:
         if known.recognises(head):
-            return known.open(path)
+            # What begins as any zip archive does is known by its name, where that tells.
+            named = _ARCHIVES.get(path.suffix.lower()) if known.open is TorchFile and _is_zip(head) else None
+            return (named or known.open)(path)
     for offset, magic, sentence in _SEEN:
         if head.startswith(magic, offset):
             raise UnreadableError(UnreadableReason.UNKNOWN_FORMAT, path, f"this is {sentence}; {_SUPPORTED}")
-    if path.name.endswith(".safetensors"):
+    if path.name.lower().endswith(".safetensors"):
         return SafetensorsFile(path)
-    if path.suffix in _SEEN_BY_NAME:
-        raise UnreadableError(
-            UnreadableReason.UNKNOWN_FORMAT, path, f"this is {_SEEN_BY_NAME[path.suffix]}; {_SUPPORTED}"
-        )
+    if path.name.lower().endswith(".onnx"):
+        return OnnxFile(path)
     raise UnreadableError(
         UnreadableReason.UNKNOWN_FORMAT,
         path,
@@ -160,7 +219,7 @@ class _Piece:
         path, label: as in :class:`Part`.
         open: opens it.
         optional: whether the model is opened without it, and undecided, when it cannot be read.
-        files: the files of an optional series, all of which are named then; empty for anything else.
+        files: what is named when it is left out or cannot be read; empty for the shards of an index and for folders.
     """
 
     path: Path
@@ -177,6 +236,7 @@ class _Beside:
     root: Path
     left_out: list[tuple[str, str]] = field(default_factory=list)
     unexamined: list[UnexaminedFile] = field(default_factory=list)
+    foreign_code: list[CodeInPickle] = field(default_factory=list)
 
     def leave_out(self, path: Path, reason: str) -> None:
         self.left_out.append((self._name(path), reason))
@@ -206,7 +266,8 @@ def _join(
     """Open the pieces; ``root`` is the directory that names of files are relative to."""
     beside = beside or _Beside(root)
     with ExitStack() as opened:
-        parts = []
+        parts: list[Part] = []
+        files: dict[Path, tuple[Path, ...]] = {}
         empty: UnreadableError | None = None
         for piece in pieces:
             try:
@@ -224,9 +285,16 @@ def _join(
                 continue
             opened.callback(reader.close)
             parts.append(Part(piece.path, piece.label, reader))
+            files[piece.path] = piece.files
         if empty is not None and not parts:
             raise empty
-        joined = ModelReader(path, parts, owners, beside.left_out, beside.unexamined)
+        for variant, examined in variants([part for part in parts if files[part.path]]):
+            parts.remove(variant)
+            beside.foreign_code += foreign_code_of(variant.reader)
+            variant.reader.close()
+            for file in files[variant.path]:
+                beside.leave_out(file, _text(f"a variant of {examined.path.name}, {SAME_NETWORK}"))
+        joined = ModelReader(path, parts, owners, beside.left_out, beside.unexamined, beside.foreign_code)
         opened.pop_all()
         return joined
 
@@ -244,12 +312,32 @@ def _opener(path: Path) -> Callable[[], Reader]:
 
 def _open_directory(root: Path) -> Reader:
     folders: dict[Path, list[Path]] = {}
-    for file in weight_files(root):
+    found = weight_files(root)
+    # Like shards: read through the file that names them.
+    external = {
+        file
+        for model in found
+        if model.suffix.lower() == ".onnx"
+        for file in external_files(model)
+        if not _is_a_model(file)
+    }
+    checkpoints = {file.parent for file in found if file.name == ORBAX_METADATA}
+    for file in found:
+        if file in external or (not checkpoints.isdisjoint(file.parents) and not _is_named_as_weights(file)):
+            continue
         folders.setdefault(file.parent, []).append(file)
-    readable = {folder: files for folder, files in folders.items() if any(map(_may_be_read, files))}
-    if readable and set(folders) == {root}:
+    readable = {
+        folder: files
+        for folder, files in folders.items()
+        if any(_may_be_read(file) and not _is_training_state(file, root) for file in files)
+    }
+    if readable and set(folders) == {root} and not checkpoints:
         return _open_folder(root, root, readable[root])
-    if not readable:
+    if not readable and not checkpoints:
+        if any(TENSORFLOW_NAME.fullmatch(file.name) for files in folders.values() for file in files):
+            raise UnreadableError(
+                UnreadableReason.UNKNOWN_FORMAT, root, f"the directory holds {_TENSORFLOW}; {_SUPPORTED}"
+            )
         others = ", ".join(sorted({file.name for files in folders.values() for file in files})[:5])
         if others:
             raise UnreadableError(
@@ -268,31 +356,71 @@ def _open_directory(root: Path) -> Reader:
         )
         for folder, files in sorted(readable.items(), key=lambda item: item[0] != root)
     ]
+    for folder in sorted(checkpoints):
+        if folder != root and _TRAINING_STATE.fullmatch(f"{folder.name}.orbax"):
+            beside.leave_out(folder, "training state: not examined")
+        else:
+            label = ".".join(folder.relative_to(root).parts)
+            pieces.append(_Piece(folder, label, _orbax_opener(folder), optional=bool(readable)))
     for folder, files in folders.items():
         if folder not in readable:
             pieces += _siblings(files, beside)
     return _join(root, root, pieces, beside=beside)
 
 
+def _orbax_opener(folder: Path) -> Callable[[], Reader]:
+    return lambda: OrbaxDirectory(folder)
+
+
 def _folder_opener(root: Path, folder: Path, files: list[Path]) -> Callable[[], Reader]:
     return lambda: _open_folder(root, folder, files)
 
 
+def _is_named_as_weights(file: Path) -> bool:
+    """Whether a file inside a checkpoint of Orbax is called as none of its own files are."""
+    return file.name.lower().endswith((*_READ_SUFFIXES, INDEX_SUFFIX, DISTRIBUTED_SUFFIX))
+
+
+def _is_a_model(file: Path) -> bool:
+    """Whether a file that an ONNX file takes its numbers from is weights of its own, which that must not hide."""
+    if not file.name.lower().endswith(_READ_SUFFIXES):
+        return False
+    return not file.name.lower().endswith(_DOUBTFUL_SUFFIXES) or _is_torch(_head(file))
+
+
 def _may_be_read(file: Path) -> bool:
-    suffixes = tuple(suffix for known in READERS for suffix in known.suffixes)
-    return file.name.endswith((*suffixes, INDEX_SUFFIX)) and not _TRAINING_STATE.fullmatch(file.name)
+    return file.name.lower().endswith((*_READ_SUFFIXES, INDEX_SUFFIX)) or _is_distributed(file)
+
+
+def _is_distributed(file: Path) -> bool:
+    """Whether a file is a part of a distributed checkpoint, by its name."""
+    return file.name == DISTRIBUTED_METADATA or file.name.lower().endswith(DISTRIBUTED_SUFFIX)
+
+
+def _is_training_state(file: Path, root: Path) -> bool:
+    if not _is_distributed(file):
+        return _TRAINING_STATE.fullmatch(file.name) is not None
+    # Its files have the same names whatever is in them: the directory tells.
+    return (
+        file.parent != root and _TRAINING_STATE.fullmatch(file.parent.name + DISTRIBUTED_SUFFIX) is not None
+    )
 
 
 def _open_folder(root: Path, folder: Path, files: list[Path]) -> Reader:
-    safetensors = [file for file in files if file.name.endswith(".safetensors")]
-    index = _index_of(folder, [file for file in files if file.name.endswith(f".safetensors{INDEX_SUFFIX}")])
+    safetensors = [file for file in files if file.name.lower().endswith(".safetensors")]
+    index = _index_of(
+        folder, [file for file in files if file.name.lower().endswith(f".safetensors{INDEX_SUFFIX}")]
+    )
     if index is None and not safetensors:
-        index = _index_of(folder, [file for file in files if file.name.endswith(INDEX_SUFFIX)])
+        index = _index_of(folder, [file for file in files if file.name.lower().endswith(INDEX_SUFFIX)])
     if index is not None:
         chosen = {index, *read_index(index).values()}
         main: Reader = _open_index(root, index, files)
+    elif not safetensors and (distributed := [file for file in files if _is_distributed(file)]):
+        chosen = set(distributed)
+        main = _open_distributed(root, folder)
     else:
-        models = series(safetensors or _torch_files(files))
+        models = series(safetensors or _other_files(root, files))
         chosen = {file for members in models for file in members}
         main = _open_all(root, folder, models)
     with ExitStack() as opened:
@@ -310,45 +438,66 @@ def _open_folder(root: Path, folder: Path, files: list[Path]) -> Reader:
 def _siblings(files: Iterable[Path], beside: _Beside, main: Reader | None = None) -> list[_Piece]:
     """Sort the weight files that were not chosen: noted in ``beside``, or returned as parts to be tried."""
     candidates = []
+    distributed: dict[Path, list[Path]] = {}
     for file in files:
-        if _TRAINING_STATE.fullmatch(file.name):
+        if _is_training_state(file, beside.root):
             beside.leave_out(file, "training state: not examined")
-        elif file.name.endswith(INDEX_SUFFIX):
+        elif file.name.lower().endswith(INDEX_SUFFIX):
             beside.leave_out(file, "index of shards: holds no weights")
+        elif _is_distributed(file):
+            distributed.setdefault(file.parent, []).append(file)
         else:
             candidates.append(file)
+    pieces = [
+        _Piece(
+            folder, folder.name, _distributed_opener(beside.root, folder), optional=True, files=tuple(members)
+        )
+        for folder, members in distributed.items()
+    ]
     try:
         groups = series(candidates)
     except UnreadableError as error:
         for file in candidates:
             beside.note(file, error)
-        return []
-    labels = _labels(groups)
-    pieces = []
-    for members, label in zip(groups, labels, strict=True):
-        if main is not None and _is_copy(members, main):
-            for file in members:
-                beside.leave_out(file, "the same tensors as the safetensors files, by name and shape")
-            continue
+        groups = []
+    for members, label in zip(groups, _labels(groups), strict=True):
         opener = _series_opener(beside.root, members)
         pieces.append(_Piece(members[0], label, opener, optional=True, files=members))
-    return pieces
+    if main is None:
+        return pieces
+    others = []
+    for piece in pieces:
+        if _is_copy(piece.open, main, beside):
+            for file in piece.files:
+                beside.leave_out(file, f"the same tensors as the {main.format} files, {SAME_NETWORK}")
+        else:
+            others.append(piece)
+    return others
 
 
-def _is_copy(members: tuple[Path, ...], main: Reader) -> bool:
-    """Whether torch files hold nothing that the safetensors lack, as far as names and shapes tell."""
-    if main.format != "safetensors":
+def _is_copy(open_: Callable[[], Reader], main: Reader, beside: _Beside) -> bool:
+    """Whether files hold nothing that the chosen ones lack, as far as names, shapes and types tell.
+
+    Code that a copy asks for is noted: nobody opens it again, and somebody may load it.
+    """
+    if main.format not in ("safetensors", "pytorch"):
         return False
-    shapes = {info.name: info.shape for info in main.tensors()}
+    chosen = {info.name: info for info in main.tensors()}
     try:
-        reader = _open_series(members[0].parent, members)
+        reader = open_()
     except UnreadableError:
         # Told when it is opened as a part of the model.
         return False
     try:
-        return reader.format == "pytorch" and all(
-            shapes.get(info.name) == info.shape for info in reader.tensors()
+        is_copy = not reader.unexamined and all(
+            info.name in chosen
+            and info.shape == chosen[info.name].shape
+            and (info.dtype in _FLOATS or info.dtype == chosen[info.name].dtype)
+            for info in reader.tensors()
         )
+        if is_copy:
+            beside.foreign_code += foreign_code_of(reader)
+        return is_copy
     finally:
         reader.close()
 
@@ -360,14 +509,14 @@ def _open_all(root: Path, folder: Path, models: Sequence[tuple[Path, ...]]) -> R
         root,
         folder,
         [
-            _Piece(members[0], label, _series_opener(root, members))
+            _Piece(members[0], label, _series_opener(root, members), files=members)
             for members, label in zip(models, _labels(models), strict=True)
         ],
     )
 
 
 def _labels(models: Sequence[tuple[Path, ...]]) -> list[str]:
-    labels = [_label(members) for members in models]
+    labels = [model_name(members[0]) for members in models]
     return labels if len(set(labels)) == len(labels) else [members[0].name for members in models]
 
 
@@ -384,11 +533,28 @@ def _index_of(folder: Path, indexes: list[Path]) -> Path | None:
     return chosen[0] if chosen else None
 
 
-def _torch_files(files: list[Path]) -> list[Path]:
-    candidates = [file for file in files if _may_be_read(file) and not file.name.endswith(INDEX_SUFFIX)]
+def _other_files(root: Path, files: list[Path]) -> list[Path]:
+    """The torch files of a directory without safetensors, or else its files of other formats."""
+    candidates = [
+        file
+        for file in files
+        if file.name.lower().endswith(_READ_SUFFIXES) and not _is_training_state(file, root)
+    ]
+    torch = [file for file in candidates if file.name.lower().endswith(_TORCH_SUFFIXES)]
     # .bin and .ckpt are also used for vocabularies, other frameworks' files and the like.
-    torch = [f for f in candidates if not f.name.endswith(_DOUBTFUL_SUFFIXES) or _is_torch(_head(f))]
-    return torch or candidates
+    certain = [
+        file for file in torch if not file.name.lower().endswith(_DOUBTFUL_SUFFIXES) or _is_torch(_head(file))
+    ]
+    others = [file for file in candidates if file not in torch]
+    return certain or others or torch
+
+
+def _open_distributed(root: Path, folder: Path) -> Reader:
+    return _join(root, folder, [_Piece(folder, "", lambda: DistributedCheckpoint(folder))])
+
+
+def _distributed_opener(root: Path, folder: Path) -> Callable[[], Reader]:
+    return lambda: _open_distributed(root, folder)
 
 
 def _open_series(root: Path, members: tuple[Path, ...]) -> Reader:
@@ -397,11 +563,6 @@ def _open_series(root: Path, members: tuple[Path, ...]) -> Reader:
 
 def _series_opener(root: Path, members: tuple[Path, ...]) -> Callable[[], Reader]:
     return lambda: _open_series(root, members)
-
-
-def _label(members: tuple[Path, ...]) -> str:
-    stem = members[0].name.removesuffix(".tar").rpartition(".")[0]
-    return re.sub(r"-\d{5,6}-of-\d{5,6}$", "", stem, flags=re.ASCII)
 
 
 def _head(path: Path) -> bytes:

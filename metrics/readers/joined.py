@@ -8,7 +8,14 @@ from pathlib import Path
 
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.readers.names import without_wrappers
-from layerwatch.metrics.tensors import Array, Reader, TensorInfo, UnexaminedFile
+from layerwatch.metrics.tensors import (
+    Array,
+    CodeInPickle,
+    Reader,
+    TensorInfo,
+    UnexaminedFile,
+    foreign_code_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +41,8 @@ class ModelReader:
         path: the file or directory that was asked for.
         parts: at least one, in order. Closed by :meth:`close`.
         owners: which file holds which name, as the index declares it; decides where shards repeat a name.
-        left_out, unexamined: files beside the parts, as in :class:`Reader`; those of the parts are added.
+        left_out, unexamined, foreign_code: of files beside the parts, as in :class:`Reader`; those of the parts are
+            added.
 
     Raises:
         UnreadableError: BAD_HEADER when two shards of one model hold the same tensor and no index decides;
@@ -48,11 +56,13 @@ class ModelReader:
         owners: Mapping[str, Path] | None = None,
         left_out: Sequence[tuple[str, str]] = (),
         unexamined: Sequence[UnexaminedFile] = (),
+        foreign_code: Sequence[CodeInPickle] = (),
     ) -> None:
         self._path = path
         self._parts = tuple(parts)
         self._left_out = tuple(left_out)
         self._unexamined = tuple(unexamined)
+        self._foreign_code = tuple(foreign_code)
         listed: dict[str, tuple[Part, TensorInfo]] = {}
         for part, prefix in zip(self._parts, _prefixes(self._parts), strict=True):
             for info in part.reader.tensors():
@@ -97,6 +107,17 @@ class ModelReader:
     def unexamined(self) -> Sequence[UnexaminedFile]:
         """What could not be read in the parts' folders, then beside them."""
         return (*(one for part in self._parts for one in part.reader.unexamined), *self._unexamined)
+
+    @property
+    def metadata(self) -> Mapping[str, object]:
+        """What the parts declare; where several declare a key, the one with the most tensors counts, of these the first."""
+        by_size = sorted(self._parts, key=lambda part: len(part.reader.tensors()), reverse=True)
+        return {key: value for part in reversed(by_size) for key, value in part.reader.metadata.items()}
+
+    @property
+    def foreign_code(self) -> Sequence[CodeInPickle]:
+        """Those of the parts."""
+        return (*(one for part in self._parts for one in foreign_code_of(part.reader)), *self._foreign_code)
 
     def load(self, name: str) -> Array:
         """The values of one tensor; KeyError for a name that is not listed."""

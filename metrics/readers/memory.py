@@ -121,6 +121,11 @@ class MemoryReader:
         """Parameters that have no shape yet (lazy modules before their first use)."""
         return self._unexamined
 
+    @property
+    def metadata(self) -> Mapping[str, object]:
+        """Nothing: a model in memory declares none."""
+        return {}
+
     def load(self, name: str) -> Array:
         """The values of one tensor, read-only, in row order; KeyError for a name that is not listed.
 

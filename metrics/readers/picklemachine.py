@@ -25,6 +25,9 @@ Construct = Callable[[object, tuple[object, ...]], object]
 PersistentLoad = Callable[[object], object]
 """Turns a persistent id into a value."""
 
+Meet = Callable[[Global], None]
+"""Told of every global that the pickle names, used or not."""
+
 
 class PickleMachine:
     """Interprets one pickle.
@@ -33,12 +36,16 @@ class PickleMachine:
         stream: where the opcodes come from; afterwards stands behind STOP.
         construct: what REDUCE, NEWOBJ, OBJ and INST turn into.
         persistent_load: what persistent ids turn into.
+        meet: told of every global.
     """
 
-    def __init__(self, stream: PickleStream, construct: Construct, persistent_load: PersistentLoad) -> None:
+    def __init__(
+        self, stream: PickleStream, construct: Construct, persistent_load: PersistentLoad, meet: Meet
+    ) -> None:
         self._stream = stream
         self._construct = construct
         self._persistent_load = persistent_load
+        self._meet = meet
         self._stack: list[Any] = []
         self._marked: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
@@ -152,13 +159,13 @@ class PickleMachine:
 
     def push_global(self, argument: Any) -> None:
         module, _, name = argument.partition(" ")
-        self._stack.append(Global(module, name))
+        self._stack.append(self._global(module, name))
 
     def stack_global(self, _: Any) -> None:
         name, module = self._pop(), self._pop()
         if not isinstance(name, str) or not isinstance(module, str):
             self._fail("a global is named by something that is no text")
-        self._stack.append(Global(module, name))
+        self._stack.append(self._global(module, name))
 
     def reduce(self, _: Any) -> None:
         arguments, made_by = self._pop(), self._pop()
@@ -179,7 +186,7 @@ class PickleMachine:
 
     def instance(self, argument: Any) -> None:
         module, _, name = argument.partition(" ")
-        self._make(Global(module, name), tuple(self._pop_mark()))
+        self._make(self._global(module, name), tuple(self._pop_mark()))
 
     def build(self, _: Any) -> None:
         # State of everything but stand-ins is dropped: the attributes of a dict or tensor carry no weights.
@@ -192,6 +199,11 @@ class PickleMachine:
 
     def persistent_from_stack(self, _: Any) -> None:
         self._stack.append(self._persistent_load(self._pop()))
+
+    def _global(self, module: str, name: str) -> Global:
+        named = Global(module, name)
+        self._meet(named)
+        return named
 
     def _make(self, made_by: object, arguments: object) -> None:
         if not isinstance(arguments, tuple):

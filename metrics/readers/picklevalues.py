@@ -75,6 +75,7 @@ class StoredTensor:
         offset: first element, counted in ``type`` from the beginning of the storage's part.
         shape, strides: in elements.
         refusal: why its values cannot be loaded, or None.
+        quantiser: how its numbers become values, or None where they are values.
     """
 
     storage: Storage
@@ -83,6 +84,21 @@ class StoredTensor:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     refusal: str | None = None
+    quantiser: Quantiser | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Quantiser:
+    """How torch's own quantised tensors become values: ``(q - zero_point) * scale``.
+
+    Attributes:
+        scale, zero_point: one number each, or one per slice of ``axis``.
+        axis: None for one of each.
+    """
+
+    scale: float | StoredTensor
+    zero_point: float | StoredTensor
+    axis: int | None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -110,4 +126,14 @@ def describe(value: object) -> str:
         return repr(value)
     if isinstance(value, Global):
         return str(value)
-    return f"a {type(value).__name__}"
+    if isinstance(value, Opaque):
+        return f"an object of {value.made_by}" if isinstance(value.made_by, Global) else "an object"
+    return _CALLED.get(type(value), f"a {type(value).__name__}")
+
+
+_CALLED: dict[type[object], str] = {
+    Storage: "a storage",
+    StoredTensor: "a tensor",
+    ExoticTensor: "a tensor",
+    CompositeKey: "a key that is neither text nor a number",
+}

@@ -7,7 +7,7 @@ the file without overlap and without holes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,11 @@ class SafetensorsFile:
     def unexamined(self) -> Sequence[UnexaminedFile]:
         """Nothing: a file is opened whole or not at all."""
         return ()
+
+    @property
+    def metadata(self) -> Mapping[str, object]:
+        """Nothing: ``__metadata__`` is free text."""
+        return {}
 
     def load(self, name: str) -> Array:
         """A read-only view of the tensor's bytes in the file; KeyError for a name that is not listed."""

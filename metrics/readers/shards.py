@@ -17,6 +17,10 @@ from layerwatch.metrics.readers.strictjson import parse_object
 
 INDEX_SUFFIX = ".index.json"
 
+DISTRIBUTED_SUFFIX = ".distcp"
+DISTRIBUTED_METADATA = ".metadata"
+"""Names of the files of a distributed checkpoint: those that hold tensors, and the one that says what is where."""
+
 _MAX_INDEX_BYTES = 100_000_000
 _NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5,6})-of-(?P<total>\d{5,6})(?P<suffix>\.\w+)", re.ASCII)
 
@@ -87,6 +91,12 @@ def series(paths: Iterable[Path]) -> list[tuple[Path, ...]]:
         if total:
             _require_series(members, total)
     return [tuple(members) for members in groups.values()]
+
+
+def model_name(path: Path) -> str:
+    """What a file calls its model: its name without the suffix and the number of a shard."""
+    stem = path.name.removesuffix(".tar").rpartition(".")[0]
+    return re.sub(r"-\d{5,6}-of-\d{5,6}$", "", stem, flags=re.ASCII)
 
 
 def _require_series(members: list[Path], total: int) -> None:

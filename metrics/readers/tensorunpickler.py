@@ -8,10 +8,11 @@ torch 2.13, and the older forms that torch still reads. Everything that is not i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NoReturn
+from dataclasses import dataclass, replace
+from typing import NoReturn, TypeGuard
 
-from layerwatch.metrics.errors import UnreadableReason
+from layerwatch.metrics.errors import UnreadableError, UnreadableReason
+from layerwatch.metrics.readers.dangerousglobals import GETATTR, ForeignCode, runs_code
 from layerwatch.metrics.readers.dtypes import (
     MAX_BYTES,
     MAX_DIMENSIONS,
@@ -25,12 +26,16 @@ from layerwatch.metrics.readers.picklevalues import (
     ExoticTensor,
     Global,
     Opaque,
+    Quantiser,
     Storage,
     StoredTensor,
     describe,
 )
 
 Arguments = tuple[object, ...]
+
+MAX_NESTED_BYTES = 16 * 2**20
+"""Most bytes of pickles inside a pickle that are looked into; those of 40,000 storages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,26 +51,36 @@ class Checkpoint:
     storages: dict[str, Storage]
 
 
-def unpickle(stream: PickleStream) -> Checkpoint:
+def unpickle(stream: PickleStream, code: ForeignCode, storages: str = "") -> Checkpoint:
     """Read a checkpoint object.
+
+    Args:
+        stream: its pickle.
+        code: takes up what the pickle asks for that runs code, up to where it is refused.
+        storages: what the container puts before the key of each storage (``data/``).
 
     Raises:
         UnreadableError: TRUNCATED, TOO_LARGE, or BAD_PICKLE.
     """
-    builder = _Builder(stream)
-    root = PickleMachine(stream, builder.construct, builder.persistent).run()
+    builder = _Builder(stream, code, storages)
+    root = PickleMachine(stream, builder.construct, builder.persistent, code.meet).run()
     return Checkpoint(root, builder.storages)
 
 
-def unpickle_plain(stream: PickleStream) -> object:
+def unpickle_plain(stream: PickleStream, code: ForeignCode) -> object:
     """The next pickle of a container that holds no tensors; a persistent id in it is an error."""
-    builder = _Builder(stream)
-    return PickleMachine(stream, builder.construct, builder.refuse_persistent).run()
+    builder = _Builder(stream, code)
+    return PickleMachine(stream, builder.construct, builder.refuse_persistent, code.meet).run()
 
 
 class _Builder:
-    def __init__(self, stream: PickleStream) -> None:
+    def __init__(
+        self, stream: PickleStream, code: ForeignCode, prefix: str = "", nested_bytes: int = MAX_NESTED_BYTES
+    ) -> None:
         self._stream = stream
+        self._code = code
+        self._nested_bytes = nested_bytes
+        self._prefix = prefix
         self._copied = 0
         self.storages: dict[str, Storage] = {}
 
@@ -79,8 +94,45 @@ class _Builder:
             if not isinstance(inner, tuple):
                 self.fail("a tensor subclass is rebuilt from something that is no tuple")
             made_by, arguments = arguments[0], inner
+        self._look_for_code(made_by, arguments)
         make = _BUILDERS.get((made_by.module, made_by.name)) if isinstance(made_by, Global) else None
         return Opaque(made_by, arguments) if make is None else make(self, arguments)
+
+    def _look_for_code(self, made_by: object, arguments: Arguments) -> None:
+        """Judge the calls that honest pickles make, too."""
+        if isinstance(made_by, Global):
+            called = str(made_by)
+            if called in GETATTR and not _is_plain_getattr(arguments):
+                self._code.add(called)
+            elif called == _NESTED and not self._is_pickled_storage(arguments):
+                self._code.add(_NESTED)
+        # Few: a pickle may hand one huge tuple to many calls.
+        for one in arguments[:_JUDGED_ARGUMENTS]:
+            if isinstance(one, Global) and str(one) in GETATTR:
+                self._code.add(str(one))
+
+    def _is_pickled_storage(self, arguments: Arguments) -> bool:
+        """Whether the bytes in the pickle are what torch makes of a storage: a small file of the legacy container."""
+        content = arguments[0] if len(arguments) == 1 else None
+        if isinstance(content, Opaque) and content.made_by == _ENCODE and content.arguments:
+            # How bytes are pickled below protocol 3.
+            text = content.arguments[0]
+            content = text[:_NESTED_BYTES].encode("latin-1", "replace") if isinstance(text, str) else None
+        if not isinstance(content, (bytes, bytearray)):
+            return False
+        stream = PickleStream(bytes(content[: min(_NESTED_BYTES, self._nested_bytes)]), self._stream.path)
+        # Storages hold no storages: there is nothing to look into in there.
+        inner = _Builder(stream, self._code, nested_bytes=0)
+        try:
+            made = {
+                part: PickleMachine(stream, inner.construct, inner.persistent, self._code.meet).run()
+                for part in _LEGACY_PICKLES
+            }
+        except UnreadableError:
+            return False
+        finally:
+            self._nested_bytes -= stream.tell()
+        return isinstance(made["object"], Storage)
 
     def refuse_persistent(self, _: object) -> NoReturn:
         self.fail("a storage is referred to outside the checkpoint object")
@@ -114,6 +166,7 @@ class _Builder:
         name = _text(key) if isinstance(key, (str, bytes)) else None
         if name is None:
             name = str(self.count(key, "the key of a storage"))
+        name = self._prefix + name
         storage = Storage(name, torch_storage_type(storage_class.name), count, view_offset, view_numel)
         self.storages.setdefault(name, storage)
         return storage
@@ -148,6 +201,9 @@ class _Builder:
     def sequence(self, arguments: Arguments) -> object:
         source = arguments[0] if arguments else None
         return source if isinstance(source, (list, tuple)) else []
+
+    def first(self, arguments: Arguments) -> object:
+        return arguments[0] if arguments else None
 
     def size(self, arguments: Arguments) -> object:
         return self.counts(arguments[0], "a size") if arguments else ()
@@ -199,12 +255,28 @@ class _Builder:
 
     def quantised(self, arguments: Arguments) -> object:
         made = self.tensor(arguments)
-        type_, shape = (
-            (made.type, made.shape) if isinstance(made, (StoredTensor, ExoticTensor)) else (_UNKNOWN, ())
-        )
-        return ExoticTensor(
-            type_, shape, "torch's own quantised tensors are not read; save the float weights"
-        )
+        if not isinstance(made, StoredTensor):
+            return made
+        quantiser = self.quantiser(arguments[4] if len(arguments) > 4 else None, len(made.shape))
+        if quantiser is None or made.type.name not in QUANTISED_TYPES:
+            return ExoticTensor(
+                made.type, made.shape, f"quantised by torch as {made.type.name}, which is not undone"
+            )
+        return replace(made, quantiser=quantiser)
+
+    def quantiser(self, parameters: object, dimensions: int) -> Quantiser | None:
+        """From (scheme, scale, zero point[, axis]); None where it is another."""
+        if not isinstance(parameters, tuple) or len(parameters) not in (3, 4):
+            return None
+        scheme, scale, zero = parameters[:3]
+        name = scheme.name if isinstance(scheme, Global) and scheme.module == "torch" else ""
+        if name == "per_tensor_affine" and len(parameters) == 3 and _is_number(scale) and _is_number(zero):
+            return Quantiser(scale, zero, None)
+        if name not in ("per_channel_affine", "per_channel_affine_float_qparams") or len(parameters) != 4:
+            return None
+        axis = self.count(parameters[3], "the axis of a quantised tensor")
+        vectors = isinstance(scale, StoredTensor) and isinstance(zero, StoredTensor)
+        return Quantiser(scale, zero, axis) if vectors and axis < dimensions else None
 
     def sparse(self, arguments: Arguments) -> object:
         data = arguments[1] if len(arguments) > 1 else ()
@@ -218,7 +290,15 @@ class _Builder:
                 shape = self.counts(item, "the shape of a sparse tensor")
         return ExoticTensor(type_, shape, "sparse tensors are not read; save it with .to_dense()")
 
-    def without_storage(self, arguments: Arguments) -> object:
+    def wrapper(self, arguments: Arguments) -> object:
+        made = self.without_storage(arguments[1:])
+        return replace(
+            made,
+            refusal=f"a tensor of the class {describe(arguments[0] if arguments else None)}, whose parts are not put "
+            "together; save it as safetensors in that library's way, or before it is quantised",
+        )
+
+    def without_storage(self, arguments: Arguments) -> ExoticTensor:
         # (dtype, size, ...) for meta tensors, (class, dtype, size, ...) for wrapper subclasses.
         type_ = next(
             (torch_dtype(a.name) for a in arguments[:2] if isinstance(a, Global) and a.module == "torch"),
@@ -232,6 +312,9 @@ class _Builder:
     def other(self, arguments: Arguments) -> object:
         return ExoticTensor(_UNKNOWN, (), "nested tensors and tensors of other devices are not read")
 
+
+QUANTISED_TYPES = frozenset({"QINT8", "QUINT8", "QINT32"})
+"""Of torch's quantised types those with one number per element of a storage."""
 
 _UNKNOWN = StoredType("UNKNOWN", 0, None)
 
@@ -262,12 +345,41 @@ _BUILDERS: dict[tuple[str, str], Callable[[_Builder, Arguments], object]] = {
     ("torch._utils", "_rebuild_sparse_tensor"): _Builder.sparse,
     ("torch._utils", "_rebuild_sparse_csr_tensor"): _Builder.sparse,
     ("torch._utils", "_rebuild_meta_tensor_no_storage"): _Builder.without_storage,
-    ("torch._utils", "_rebuild_wrapper_subclass"): _Builder.without_storage,
+    ("torch._utils", "_rebuild_wrapper_subclass"): _Builder.wrapper,
     ("torch._utils", "_rebuild_nested_tensor"): _Builder.other,
     ("torch._utils", "_rebuild_device_tensor_from_numpy"): _Builder.other,
     ("torch._utils", "_rebuild_xla_tensor"): _Builder.other,
+    # TorchScript says the type of each list and dict beside it (torch/jit/_pickle.py).
+    ("torch.jit._pickle", "restore_type_tag"): _Builder.first,
+    ("torch.jit._pickle", "build_tensorlist"): _Builder.first,
 }
 """Every global that means something. Two of them (``_REBUILD_FROM_TYPE``) wrap another of this table."""
+
+
+_NESTED = "torch.storage._load_from_bytes"
+"""How a storage is pickled without ``torch.save``: by a call of ``torch.load``."""
+
+_LEGACY_PICKLES = ("magic number", "version", "system", "object", "keys")
+
+_JUDGED_ARGUMENTS = 8
+
+_ENCODE = Global("_codecs", "encode")
+
+_NESTED_BYTES = 4096
+"""The pickles in front of the numbers of such a storage take about 400 bytes."""
+
+
+def _is_plain_getattr(arguments: Arguments) -> bool:
+    """An attribute of a class or an object, as nested classes and bound methods are pickled."""
+    if len(arguments) not in (2, 3) or not isinstance(arguments[1], str):
+        return False
+    of, name = arguments[0], arguments[1]
+    module, within = (of.module, f"{of.name}.{name}") if isinstance(of, Global) else ("", name)
+    return not runs_code(module, within)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return type(value) is float or (type(value) is int and value.bit_length() <= 64)
 
 
 def _text(value: object) -> str:

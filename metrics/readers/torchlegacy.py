@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
+from layerwatch.metrics.readers.dangerousglobals import ForeignCode
 from layerwatch.metrics.readers.mapped import MappedFile
 from layerwatch.metrics.readers.picklestream import PickleStream
 from layerwatch.metrics.readers.picklevalues import Storage, describe
@@ -24,30 +25,35 @@ _COUNT_BYTES = 8
 class TorchLegacy:
     """An open legacy container.
 
+    Args:
+        file: its bytes.
+        code: takes up what its pickles ask for that runs code.
+
     Raises:
         UnreadableError: TRUNCATED, TOO_LARGE or BAD_PICKLE (the pickles), UNKNOWN_FORMAT (another protocol,
             big-endian), UNSUPPORTED_DTYPE (a storage of unknown element size, behind which nothing is found).
     """
 
-    def __init__(self, file: MappedFile) -> None:
+    def __init__(self, file: MappedFile, code: ForeignCode) -> None:
         self._file = file
+        self._code = code
         stream = PickleStream(file.map, file.path)
-        if unpickle_plain(stream) != MAGIC_NUMBER:
+        if unpickle_plain(stream, code) != MAGIC_NUMBER:
             self._fail(UnreadableReason.BAD_PICKLE, "the magic number of a torch checkpoint is not there")
-        protocol = unpickle_plain(stream)
+        protocol = unpickle_plain(stream, code)
         if protocol != PROTOCOL_VERSION:
             self._fail(
                 UnreadableReason.UNKNOWN_FORMAT,
                 f"container version {describe(protocol)}, only {PROTOCOL_VERSION} is known",
             )
-        system = unpickle_plain(stream)
+        system = unpickle_plain(stream, code)
         if isinstance(system, dict) and system.get("little_endian") is False:
             self._fail(
                 UnreadableReason.UNKNOWN_FORMAT,
                 "the checkpoint was written on a big-endian machine; load and save it with torch on a "
                 "little-endian one",
             )
-        checkpoint = unpickle(stream)
+        checkpoint = unpickle(stream, code)
         self._root = checkpoint.root
         self._extents = self._locate(stream, checkpoint.storages)
 
@@ -65,7 +71,7 @@ class TorchLegacy:
 
     def _locate(self, stream: PickleStream, storages: dict[str, Storage]) -> dict[str, tuple[int, int]]:
         """Offset and length of every storage, by key."""
-        keys = unpickle_plain(stream)
+        keys = unpickle_plain(stream, self._code)
         if not isinstance(keys, (list, tuple)):
             self._fail(UnreadableReason.BAD_PICKLE, f"the list of storage keys is {describe(keys)}")
         extents: dict[str, tuple[int, int]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from layerwatch.config.rules import RulesSettings
-from layerwatch.metrics.adapters import adapter_pairs
+from layerwatch.metrics.adapters import adapter_pairs, is_adapter_factor
 from layerwatch.metrics.examination import Context, Examination
 from layerwatch.metrics.findings import Finding, RuleGroup, Severity
 from layerwatch.metrics.relation import Relation
@@ -15,7 +15,7 @@ from layerwatch.metrics.rules.base import Rule
 def check(examination: Examination, context: Context, rules: RulesSettings) -> Iterator[Finding]:
     settings = rules.adapter_wrong_base
     pairs = adapter_pairs(examination.layers)
-    if not pairs or examination.relation is not Relation.ADAPTER:
+    if not pairs or not _is_adapter(examination):
         return
     shapes = {missing.name: missing.shape for missing in examination.missing if len(missing.shape) >= 2}
     # An earlier version of the adapter as the baseline says nothing about the base.
@@ -23,11 +23,11 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
         return
     absent = 0
     for pair in pairs:
-        name = next((name for name in pair.names_of_target if name in shapes), None)
-        if name is None:
+        target = pair.target_in(shapes)
+        if target is None:
             absent += 1
             continue
-        base, rows, columns = shapes[name], pair.b.shape[0], pair.columns
+        (name, base), rows, columns = target, pair.b.shape[0], pair.columns
         width = 1
         for side in base[1:]:
             width *= side
@@ -52,6 +52,13 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
             {"pairs": len(pairs), "without_layer": absent},
             strength=100.0 * absent / len(pairs),
         )
+
+
+def _is_adapter(examination: Examination) -> bool:
+    """Declared so; or, where nothing is declared, a version that holds factors and nothing else."""
+    if examination.relation is None:
+        return all(is_adapter_factor(layer.name) for layer in examination.layers)
+    return examination.relation is Relation.ADAPTER
 
 
 RULE = Rule(

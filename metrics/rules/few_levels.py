@@ -9,6 +9,7 @@ from layerwatch.config.rules import FewLevelsSettings, RulesSettings
 from layerwatch.metrics.examination import Context, Examination, ExaminedLayer
 from layerwatch.metrics.findings import Finding, RuleGroup, Severity
 from layerwatch.metrics.relation import Relation
+from layerwatch.metrics.rounding import is_quantised
 from layerwatch.metrics.rules.base import Rule
 
 
@@ -54,7 +55,8 @@ def _coarse_model(
     ]
     if few or len(coarse) < 2 or 2 * len(coarse) <= len(compared):
         return
-    declared = examination.relation is Relation.QUANTIZED
+    stored_so = sum(is_quantised(layer.dtype) for layer in coarse)
+    declared = examination.relation is Relation.QUANTIZED or 2 * stored_so > len(coarse)
     values = median(levels[0] for layer in coarse if (levels := _levels(layer)) is not None)
     yield Finding(
         RULE.name,

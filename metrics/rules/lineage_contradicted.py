@@ -27,7 +27,12 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
     ratio = found.distance.value / max(_LEAST_DISTANCE, found.nearest_distance.value)
     if far.value + 2 * far.error < settings.unrelated:
         why = "does not point its way at all"
-    elif found.relation in CONVERSIONS and ratio >= settings.ratio:
+    # The same weights under another name are a copy: they say nothing of where both came from.
+    elif (
+        found.relation in CONVERSIONS
+        and ratio >= settings.ratio
+        and found.nearest_distance.value > _LEAST_DISTANCE
+    ):
         why = "lies far from it"
     else:
         return

@@ -29,11 +29,15 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
             RULE.group,
             Severity(settings.severity),
             layer.name,
-            f"row {found.rescaled_row} is {found.row_norm_ratio:.3g} times longer or shorter than the baseline's "
+            f"row {found.rescaled_row} is {_times(found.row_norm_ratio)} times longer or shorter than the baseline's "
             f"(limit {settings.limit:g})",
             {"row": found.rescaled_row, "row_norm_ratio": found.row_norm_ratio, "limit": settings.limit},
             strength=found.row_norm_ratio / settings.limit,
         )
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.3g}" if ratio < 1000 else f"{ratio:.0f}"
 
 
 def _scattered(examination: Examination, settings: RowScalesSettings) -> Iterator[Finding]:

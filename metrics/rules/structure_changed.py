@@ -17,6 +17,16 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
         # A file that cannot be read has no layers at all; saying that each is missing would hide the reason.
         return
     for missing in () if _is_adapter_on_its_base(examination) else examination.missing:
+        if missing.tied_to is not None:
+            yield Finding(
+                RULE.name,
+                RULE.group,
+                Severity.INFO,
+                missing.name,
+                f"the baseline has this layer twice, here and as {missing.tied_to}, the version once: tied weights",
+                {"shape": None, "baseline_shape": _text(missing.shape), "tied_to": missing.tied_to},
+            )
+            continue
         yield Finding(
             RULE.name,
             RULE.group,

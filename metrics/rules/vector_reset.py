@@ -27,12 +27,15 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
     settings = rules.vector_reset
     pruning: Pruning | None = None
     growth = growth_in_front(examination)
+    carried = {one.layer for one in examination.rescaled}
     for vector in examination.vectors:
         measured, baseline = vector.measurement, vector.baseline
         if measured is not None and not measured.non_finite and _is_negative_variance(vector, measured):
             yield _negative(vector, measured, Severity(settings.severity))
             continue
         if measured is None or baseline is None or measured.shape != baseline.shape:
+            continue
+        if vector.name in carried:
             continue
         elements = prod(vector.shape)
         if measured.non_finite or baseline.non_finite or elements < settings.min_elements:

@@ -28,9 +28,9 @@ class Received:
 
 
 class HookServer:
-    """A web server on 127.0.0.1 that keeps what it received and answers ``answer``."""
+    """A web server on this machine that keeps what it received and answers ``answer``."""
 
-    def __init__(self, certificate: ssl.SSLContext | None = None) -> None:
+    def __init__(self, certificate: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
         self.received: list[Received] = []
         self.answer = Answer()
         outer = self
@@ -55,17 +55,18 @@ class HookServer:
             def log_message(self, format: str, *args: object) -> None:
                 return
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer((host, 0), Handler)
         self._scheme = "http"
         if certificate is not None:
             self._server.socket = certificate.wrap_socket(self._server.socket, server_side=True)
             self._scheme = "https"
+        self._host = host
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     @property
     def url(self) -> str:
-        return f"{self._scheme}://127.0.0.1:{self.port}"
+        return f"{self._scheme}://{self._host}:{self.port}"
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -154,8 +154,10 @@ def firing(version: VersionRecord, ref: str = "latest") -> AlertState:
         severity=Severity.CRITICAL,
         layers=("", "fc.weight"),
         started_at=NOW,
-        notified_at=NOW,
+        changed_at=NOW,
         sequence=1,
+        event_id="evt_1",
+        rules=("dead_rows",),
     )
 
 

@@ -223,13 +223,20 @@ def test_after_ten_kills_every_version_has_one_verdict_and_every_alert_arrived_u
 
     identity = AlertIdentity("demo", MODEL, "latest", RuleGroup.WEIGHTS)
     fingerprints = {str(row[0]): row[1] for row in daemon.query("SELECT version, fingerprint FROM versions")}
-    expected = {
-        event_id(identity, str(fingerprints["v5"]), "firing", 1): "layerwatch.alert.firing",
-        event_id(identity, str(fingerprints["v6"]), "resolved", 1): "layerwatch.alert.resolved",
+    fired = event_id(identity, str(fingerprints["v5"]), "firing", 1)
+    ended = event_id(identity, str(fingerprints["v6"]), "resolved", 1)
+    assert daemon.query("SELECT event_id, phase FROM alert_transitions ORDER BY id") == [
+        (fired, "firing"),
+        (ended, "resolved"),
+    ]
+    # However often they were sent: two events, each under one id with one content, and nothing else.
+    assert len(set(hook.received)) == 2
+    bodies = {identifier: json.loads(body) for identifier, body in hook.received}
+    assert {body["type"]: body["data"]["transitions"] for body in bodies.values()} == {
+        "layerwatch.alert.firing": [fired],
+        "layerwatch.alert.resolved": [ended],
     }
-    assert {identifier: json.loads(body)["type"] for identifier, body in hook.received} == expected
-    for identifier in expected:
-        assert len({body for known, body in hook.received if known == identifier}) == 1
+    assert list(bodies) == [str(row[0]) for row in daemon.query("SELECT event_id FROM outbox ORDER BY id")]
 
     assert daemon.process is not None
     daemon.process.terminate()

@@ -19,12 +19,14 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(ROOT / "tests" / "_lib")]
 
+from layerwatch_bench.drain import drain
 from layerwatch_bench.exposition import exposition
 from layerwatch_bench.gating import gating
 from layerwatch_bench.growth import growth
 from layerwatch_bench.limit import limit
 from layerwatch_bench.machine import facts, load_average
 from layerwatch_bench.memory import memory
+from layerwatch_bench.opening import opening
 from layerwatch_bench.plan import Plan
 from layerwatch_bench.reference import NoReferenceError
 from layerwatch_bench.registries import registries
@@ -41,6 +43,8 @@ PARTS: Mapping[str, tuple[str, Callable[[Plan], Iterator[Row]]]] = {
     "f": ("looks at registries", registries),
     "g": ("scrapes of many series", exposition),
     "h": ("the gate", gating),
+    "i": ("telling many alerts", drain),
+    "j": ("listing a large model", opening),
 }
 
 

@@ -116,7 +116,8 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
         folder / "layerwatch.yaml",
         directory("prod", world.root),
         receivers=[
-            {"name": "oncall", "kind": "webhook", "url": "http://127.0.0.1:1/", "allow_private_cidrs": ["127.0.0.0/8"]}
+            {"name": "oncall", "kind": "webhook", "url": "http://127.0.0.1:1/", "allow_private_cidrs": ["127.0.0.0/8"]},
+            {"name": "alive", "kind": "heartbeat", "url": "http://127.0.0.1:1/", "allow_private_cidrs": ["127.0.0.0/8"]},
         ],
         server={"external_url": "https://watch.example"},
     )  # fmt: skip
@@ -294,6 +295,10 @@ def test_promtool_finds_the_alerts_as_expected(file: Path) -> None:
         ("LayerwatchLayerBroken", r"keep_firing_for: 5m", "keep_firing_for: 0s"),
         ("LayerwatchModelUndecided", r"layerwatch_model_verdict == 3", "layerwatch_model_verdict == 9"),
         ("LayerwatchModelFailed", r"unless\s+max without \(instance, pod, container, endpoint, status\)[^\n]*", ""),
+        ("LayerwatchDeliveriesPilingUp", r"\s+and\s+layerwatch_outbox_waiting >= layerwatch_outbox_waiting offset 10m", ""),
+        ("LayerwatchDeliveriesPilingUp", r"for: 15m", "for: 1m"),
+        ("LayerwatchEventsGivenUp", r"and on \(job, instance\)\s+time\(\) - process_start_time_seconds < 3600", ""),
+        ("LayerwatchHeartbeatNotTaken", r"unless\s+increase\(layerwatch_heartbeats_total\[15m\]\) > 0", ""),
     ],
 )  # fmt: skip
 def test_the_unit_tests_notice_a_guard_that_is_taken_out(

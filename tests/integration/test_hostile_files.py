@@ -158,8 +158,8 @@ def html_page(folder: Path) -> Path:
 
 
 HOSTILE: dict[Make, set[str]] = {
-    malicious_zip: {"no_tensors"},
-    malicious_legacy: {"no_tensors"},
+    malicious_zip: {"bad_pickle"},
+    malicious_legacy: {"bad_pickle"},
     malicious_bare_pickle: {"unknown_format"},
     truncated_safetensors: {"truncated"},
     truncated_zip: {"truncated"},
@@ -230,6 +230,25 @@ def test_tensors_beside_the_malicious_object_are_measured_and_the_command_still_
     report = examine_files(path, None, None, Settings(), lambda name, progress: None)
 
     assert [layer.name for layer in report.layers] == ["fc"]
+    assert not marker(tmp_path).exists()
+    assert report.verdict is Verdict.FAIL
+    (finding,) = report.findings
+    assert (finding.rule, finding.severity, finding.layer) == ("code_in_pickle", Severity.CRITICAL, None)
+    assert finding.message == (
+        f"model.pt: its pickle asks for {os.system.__module__}.system: whoever loads it without weights_only=True "
+        "runs it"
+    )
+    assert exit_code(report, Severity.CRITICAL, allow_undecided=False) == 1
+
+
+def test_a_malicious_file_without_weights_is_not_left_out_beside_a_healthy_model(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "model.safetensors", state())
+    forge.write_zip(tmp_path / "extra.pt", malicious(tmp_path))
+
+    report = examine_files(tmp_path, None, None, Settings(), lambda name, progress: None)
+
+    assert report.verdict is Verdict.UNDECIDED
+    assert any("posix.system" in finding.message for finding in report.findings)
     assert not marker(tmp_path).exists()
 
 

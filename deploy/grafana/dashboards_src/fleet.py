@@ -55,7 +55,7 @@ def build() -> sdk.dashboard.Dashboard:
         watching.registries(),
         parts.row("Scans"),
         *watching.scans(),
-        parts.row("Delivery of alerts"),
+        parts.row("Alerts and their delivery"),
         *watching.delivery(),
         parts.row("The daemons themselves"),
         *watching.daemons(),

@@ -16,6 +16,18 @@ SINCE_A_LOOK = (
 """Seconds; since the daemon's start for a registry that was never listed."""
 
 
+_ATTEMPTED = f'{DAEMON}, reason!~"expired|receiver_removed"'
+"""Failures of attempts; for the other reasons events are given up without one."""
+
+_ALERT_STATES = (
+    ("firing", VERMILION),
+    ("acknowledged", ORANGE),
+    ("muted", PURPLE),
+    ("pending", SKY),
+)
+"""Values of the label ``state`` of ``layerwatch_alerts``; with the first one people are still being told."""
+
+
 def registries() -> parts.AnyPanel:
     """Every registry: is it reached, and what went wrong there."""
     by = "job, instance, registry"
@@ -164,7 +176,7 @@ def delivery() -> list[parts.AnyPanel]:
             8,
             parts.query(
                 f"sum by (receiver) (increase(layerwatch_notifications_total{{{DAEMON}}}[1h]))"
-                f" - sum by (receiver) (increase(layerwatch_notification_failures_total{{{DAEMON}}}[1h]))",
+                f" - sum by (receiver) (increase(layerwatch_notification_failures_total{{{_ATTEMPTED}}}[1h]))",
                 "{{receiver}}",
             ),
         ).min(0),
@@ -175,7 +187,8 @@ def delivery() -> list[parts.AnyPanel]:
             "none",
             8,
             parts.query(
-                f"sum by (receiver, reason) (increase(layerwatch_notification_failures_total{{{DAEMON}}}[1h])) > 0",
+                "sum by (receiver, reason) "
+                f"(increase(layerwatch_notification_failures_total{{{_ATTEMPTED}}}[1h])) > 0",
                 "{{receiver}}: {{reason}}",
             ),
         )
@@ -192,7 +205,72 @@ def delivery() -> list[parts.AnyPanel]:
         .min(0)
         .thresholds(parts.steps("transparent", (900, VERMILION)))
         .thresholds_style(sdk.common.GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.LINE)),
+        _alerts_by_state(),
+        parts.graph(
+            "Waiting by receiver",
+            "Events that are neither delivered nor given up. They wait for a receiver that is down, or that is slower than "
+            "alerts come up; the others are not delayed by it. A line that does not fall ends with events given up.",
+            "none",
+            8,
+            parts.query(
+                f"sum by (receiver) (layerwatch_outbox_waiting{{{DAEMON}}})",
+                "{{receiver}}",
+            ),
+        )
+        .min(0)
+        .decimals(0),
+        _receivers(),
     ]
+
+
+def _alerts_by_state() -> parts.AnyPanel:
+    """The daemon's own alerts."""
+    panel = parts.graph(
+        "layerwatch's own alerts",
+        "Alerts by state. Of those that fire people are told; acknowledged ones are not repeated, muted ones (silenced or "
+        "inhibited) are not told at all, pending ones wait for confirmation. `layerwatch alert list` names them.",
+        "none",
+        8,
+        *(
+            parts.query(f'sum(layerwatch_alerts{{{DAEMON}, state="{state}"}})', state, state)
+            for state, _ in _ALERT_STATES
+        ),
+    )
+    return parts.stacked(panel, tuple((index, *one) for index, one in enumerate(_ALERT_STATES)))
+
+
+def _receivers() -> parts.AnyPanel:
+    by = "job, instance, receiver"
+    return (
+        parts.table(
+            "Receivers",
+            "One row per receiver. No more asked: it answered 410 and is left alone until the configuration is loaded again. "
+            "Given up: events, over the time range shown, that it never took; `layerwatch delivery list` says why, and "
+            "`layerwatch delivery replay` sends them again.",
+            8,
+            8,
+            parts.rows(f"max by ({by}) (layerwatch_receiver_disabled{{{DAEMON}}})", "disabled"),
+            parts.rows(
+                f"sum by ({by}) (increase(layerwatch_notifications_given_up_total{{{DAEMON}}}[$__range]))",
+                "given_up",
+            ),
+        )
+        .with_transformation(parts.transformation("merge"))
+        .with_transformation(parts.sort("Value #given_up", descending=True))
+        .with_transformation(
+            parts.columns(
+                {
+                    "receiver": "Receiver",
+                    "Value #disabled": "Asked",
+                    "Value #given_up": "Given up",
+                    "instance": "Daemon",
+                },
+                "job",
+            )
+        )
+        .override_by_name("Asked", parts.coloured_words(((0, "yes", BLUE), (1, "no more", VERMILION))))
+        .override_by_name("Given up", [*parts.coloured_from((0.5, VERMILION)), parts.prop("decimals", 0)])
+    )
 
 
 def daemons() -> list[parts.AnyPanel]:

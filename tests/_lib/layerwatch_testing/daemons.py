@@ -42,7 +42,11 @@ def write_config(
         "alerts": {"receivers": list(receivers)},
     }
     if receivers:
-        config["alerts"]["route"] = {"receiver": receivers[0]["name"]}
+        config["alerts"]["route"] = {
+            "receiver": receivers[0]["name"],
+            "group_wait": "0s",
+            "group_interval": "0s",
+        }
     for name, values in sections.items():
         config[name] = {**config.get(name, {}), **values}
     fresh = path.with_suffix(".new")

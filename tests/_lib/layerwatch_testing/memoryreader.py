@@ -45,6 +45,11 @@ class MemoryReader:
             for name, values in self._state.items()
         ]
 
+    @property
+    def metadata(self) -> Mapping[str, object]:
+        """Nothing."""
+        return {}
+
     def load(self, name: str) -> Array:
         self.loaded.append(name)
         if name in self._broken:

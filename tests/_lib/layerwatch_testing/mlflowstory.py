@@ -107,7 +107,7 @@ class MlflowStory:
         until(lambda: len(alerts.received) > self._told, "the alert")
         event = json.loads(alerts.received[self._told].body)
         self._told += 1
-        summary = re.sub(r"\d{4}-\d\d-\d\dT[\d:]+Z", "(time)", event["data"]["summary"])
+        summary = re.sub(r"\d{4}-\d\d-\d\d [\d:]+ UTC", "(time)", event["data"]["summary"])
         self.lines.append(f"webhook: {event['type']}: {summary}")
 
     def _tags(self, number: str) -> dict[str, str]:

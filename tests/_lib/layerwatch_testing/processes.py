@@ -25,6 +25,14 @@ def children(parent: int | None = None) -> list[int]:
     return found
 
 
+def command(pid: int) -> list[str]:
+    """The command line of a process, empty when it has ended."""
+    try:
+        return (Path("/proc") / str(pid) / "cmdline").read_text().split("\0")
+    except OSError:
+        return []
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process exists and is no zombie."""
     try:

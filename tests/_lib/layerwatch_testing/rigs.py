@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -12,7 +11,6 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection
 
-from layerwatch.alerts.receivers.log import LogReceiver
 from layerwatch.config.baselines import BaselinesSettings
 from layerwatch.config.rules import RulesSettings
 from layerwatch.config.scan import ScanSettings
@@ -39,13 +37,9 @@ from layerwatch.metrics.manifest import Manifest
 from layerwatch.metrics.measure import MeasuredLayer
 from layerwatch.metrics.report import Report
 from layerwatch_testing.worlds.base import RegistryWorld
+from tellings import ONCALL, event_ids, tell
 
-POLICY = AlertPolicy(
-    fire_on=Severity.CRITICAL,
-    receivers={"oncall": LogReceiver("oncall", logging.getLogger("test.rig"))},
-    repeat_interval=timedelta(hours=12),
-    external_url=None,
-)
+POLICY = AlertPolicy(fire_on=Severity.CRITICAL, external_url=None)
 
 
 @dataclass
@@ -160,6 +154,7 @@ class Rig:
         self.rules = RulesSettings()
         self.baselines = BaselinesSettings()
         self.policy = POLICY
+        self.routing = ONCALL
         self.work = 0
         self.changes = 0
         self.stop = False
@@ -219,6 +214,12 @@ class Rig:
         record = self.version(model, version)
         assert record.report is not None, f"{model}/{version} has no report"
         return Report.model_validate_json(record.report)
+
+    def told(self) -> list[str]:
+        """Ids of all events so far, after queueing what is due for a receiver that is told of everything at once."""
+        with self.database.write() as connection:
+            tell(connection, self.clock(), self.routing)
+            return event_ids(connection)
 
     def value(self, name: str, **labels: str) -> float | None:
         """The value of one of the daemon's own metrics."""

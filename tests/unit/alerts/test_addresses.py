@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layerwatch.alerts.addresses import AddressPolicy
+from layerwatch.alerts.addresses import AddressPolicy, literal_address
 
 PUBLIC_ONLY = AddressPolicy()
 
@@ -90,3 +90,38 @@ def test_nothing_in_ipv6_that_python_calls_not_global_is_let_through(address: ob
 @given(st.ip_addresses(v=4))
 def test_an_ipv4_address_in_ipv6_clothes_is_judged_as_what_it_is(address: object) -> None:
     assert PUBLIC_ONLY.refusal(f"::ffff:{address}") == PUBLIC_ONLY.refusal(str(address))
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        # inet_aton(3): each part decimal, octal or hex, the last one fills what is left.
+        ("127.0.0.1", "127.0.0.1"),
+        ("127.0.0.1.", "127.0.0.1"),
+        ("127.1", "127.0.0.1"),
+        ("127.0.257", "127.0.1.1"),
+        ("2130706433", "127.0.0.1"),
+        ("0x7f.0.0.0x1", "127.0.0.1"),
+        ("0177.0.0.01", "127.0.0.1"),
+        ("0", "0.0.0.0"),
+        ("::1", "::1"),
+        ("0:0:0:0:0:0:0:1", "::1"),
+        ("fe80::1%25eth0", "fe80::1%25eth0"),
+        ("4294967296", None),
+        ("127.0.0.256", None),
+        ("1.2.3.4.5", None),
+        ("127.0.0.1..", None),
+        ("hooks.example", None),
+        ("0x7g.1", None),
+        ("", None),
+    ],
+)
+def test_every_form_that_resolvers_take_for_an_address_is_one(host: str, address: str | None) -> None:
+    assert literal_address(host) == address
+
+
+@settings(deadline=None)
+@given(st.ip_addresses(v=4))
+def test_an_address_as_one_number_is_the_same_address(address: object) -> None:
+    for form in (str(int(address)), hex(int(address)), f"0{int(address):o}"):  # type: ignore[call-overload]
+        assert literal_address(form) == str(address)

@@ -10,19 +10,27 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from shutil import which
 
 import pytest
 
-from alertvalues import NOW
 from hookserver import Answer, HookServer, raw_server
 from layerwatch.alerts.addresses import AddressPolicy
 from layerwatch.alerts.errors import DeliveryError, DeliveryReason
-from layerwatch.alerts.http import RETRIED_CLIENT_STATUSES, check_url, endpoint, post, status_error
+from layerwatch.alerts.http import (
+    RETRIED_CLIENT_STATUSES,
+    check_url,
+    endpoint,
+    extended,
+    get,
+    post,
+    status_error,
+)
 
 LOCAL = AddressPolicy.from_cidrs(["127.0.0.0/8", "::1/128"])
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 SECRET_PATH = "/T0KEN/p4th?key=qu3ry"
 LONG, SHORT = timedelta(seconds=30), timedelta(seconds=0.4)
 
@@ -72,6 +80,14 @@ class TestDelivery:
         assert received.headers["content-type"] == "application/json"
         assert received.headers["content-length"] == "7"
 
+    def test_a_get_has_no_body(self, server: HookServer) -> None:
+        get(server.url + SECRET_PATH, {"X-Own": "1"}, policy=LOCAL, timeout=LONG, now=NOW)
+
+        (received,) = server.received
+        assert (received.method, received.path, received.body) == ("GET", SECRET_PATH, b"")
+        assert received.headers["x-own"] == "1"
+        assert not {"content-type", "content-length"} & received.headers.keys()
+
     def test_user_and_password_of_the_url_become_basic_authentication(self, server: HookServer) -> None:
         send(server.url.replace("http://", "http://user:pass@"))
 
@@ -112,7 +128,7 @@ class TestStatus:
             error = failure(server.url)
             expected = {
                 100: (DeliveryReason.INVALID_RESPONSE, True),
-                300: (DeliveryReason.REDIRECTED, False),
+                300: (DeliveryReason.REDIRECTED, True),
                 400: (DeliveryReason.CLIENT_ERROR, status in RETRIED_CLIENT_STATUSES),
                 500: (DeliveryReason.SERVER_ERROR, True),
                 600: (DeliveryReason.INVALID_RESPONSE, True),
@@ -195,6 +211,14 @@ class TestAddresses:
 
         assert asked == ["localhost"]
 
+    def test_every_name_below_localhost_is_this_machine_whatever_the_resolver_says(
+        self, server: HookServer
+    ) -> None:
+        # RFC 6761, 6.3.
+        send(f"http://any.name.LocalHost:{server.port}/")
+
+        assert len(server.received) == 1
+
     def test_a_peer_that_turns_out_forbidden_after_connecting_gets_not_one_byte(self) -> None:
         class SecondThoughts(AddressPolicy):
             def refusal(self, address: str) -> str | None:
@@ -240,6 +264,17 @@ class TestTime:
             error = failure(f"http://127.0.0.1:{port}/", timeout=SHORT)
 
         assert error.reason is DeliveryReason.TIMEOUT
+
+    def test_headers_that_are_cut_off_by_the_limit_are_no_answer(self) -> None:
+        def talk(connection: socket.socket) -> None:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Header: value\r\n")
+            time.sleep(5)
+
+        with raw_server(talk) as port:
+            error = failure(f"http://127.0.0.1:{port}/", timeout=SHORT)
+
+        assert (error.reason, error.retryable) == (DeliveryReason.TIMEOUT, True)
 
     def test_a_server_that_drips_its_tls_handshake_does_not_stretch_the_limit(self) -> None:
         handshake_start = b"\x16\x03\x03\x40\x00" + b"\x02\x00\x3f\xfc" + b"\x00" * 20_000
@@ -383,6 +418,9 @@ class TestUrls:
             "https://hooks.example/a b",
             "https://hooks.example\\@127.0.0.1/",
             "https://hooks.example/\r\nX-Injected: 1",
+            "https://127.0.0.%31/",
+            "https://[::1]hooks.example/",
+            "https://①②⑦.0.0.1/",
         ],
     )
     def test_a_url_that_cannot_be_used_is_found_without_the_network(self, url: str) -> None:
@@ -391,6 +429,27 @@ class TestUrls:
 
         assert (caught.value.reason, caught.value.retryable) == (DeliveryReason.BAD_URL, False)
         assert caught.value.__cause__ is None
+
+    def test_a_name_outside_of_ascii_is_one_name(self) -> None:
+        check_url("https://größe.example/", AddressPolicy())
+
+    @pytest.mark.parametrize(
+        ("url", "longer"),
+        [
+            ("https://h", "https://h/fail"),
+            ("https://h/", "https://h/fail"),
+            ("https://u:p@h:1/a/b/?q=/x#f", "https://u:p@h:1/a/b/fail?q=/x#f"),
+        ],
+    )
+    def test_a_path_is_extended_in_front_of_the_query(self, url: str, longer: str) -> None:
+        assert extended(url, "/fail") == longer
+
+    @pytest.mark.parametrize("url", ["https://h/\tx", "https://h\n/x", "https://h\\x", "https://[::1/x"])
+    def test_what_cannot_be_taken_apart_safely_is_not_extended(self, url: str) -> None:
+        with pytest.raises(DeliveryError) as caught:
+            extended(url, "/fail")
+
+        assert caught.value.reason is DeliveryReason.BAD_URL
 
     @pytest.mark.parametrize("url", ["http://a..b/", f"http://{'a' * 64}.example/", "http://*.example/"])
     def test_a_host_that_is_no_valid_name_is_a_bad_url_or_unknown(self, url: str) -> None:
@@ -468,5 +527,16 @@ class TestSecrecy:
         send(server.url + SECRET_PATH)
         assert "T0KEN" not in caplog.text
 
-        logging.getLogger("urllib3.connectionpool").debug("of another request")
-        assert "of another request" in caplog.text
+        for name in ("connection", "connectionpool", "response"):
+            logging.getLogger(f"urllib3.{name}").debug("of another request")
+        assert caplog.text.count("of another request") == 3
+
+    def test_headers_that_urllib3_warns_about_show_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
+        def talk(connection: socket.socket) -> None:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nB0DY\r\n\r\n")
+
+        with raw_server(talk) as port:
+            send(f"http://127.0.0.1:{port}{SECRET_PATH}")
+
+        assert caplog.text == ""

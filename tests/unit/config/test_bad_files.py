@@ -12,7 +12,7 @@ from layerwatch.config.loading import load_settings
 FOLDER = Path(__file__).parent / "data" / "bad"
 
 DURATIONS = "write whole numbers with the units d, h, m, s, ms, largest first, such as 30s, 5m, 1h30m or 7d"
-KINDS = "webhook, log, alertmanager, pagerduty, slack, teams, apprise"
+KINDS = "webhook, log, alertmanager, pagerduty, slack, teams, apprise, heartbeat"
 SIZES = "write a whole number with a unit, such as 512KiB, 4GiB or 100MB (B, KiB to TiB, KB to TB)"
 
 EXPECTED: dict[str, list[str]] = {
@@ -128,6 +128,28 @@ EXPECTED: dict[str, list[str]] = {
     ],
     "route_without_receivers": [
         '2: alerts.route.receiver: unknown receiver "slack"; there are no receivers',
+    ],
+    "routes": [
+        '4: alerts.owners[0].labels.severity: every alert has a label "severity" already; choose another name',
+        '9: alerts.route.receiver: "alive" is a heartbeat, which is told of no alerts; choose another receiver',
+        '10: alerts.route.group_by[1]: unknown label "modle", did you mean "model"?',
+        (
+            "12: alerts.route.routes[0].matchers[1]: must end with the double quote that its value begins with; "
+            'a " within the value is written \\", and each further matcher is an entry of its own'
+        ),
+        '12: alerts.route.routes[0].matchers[0]: unknown severity "crit", did you mean "critical"?',
+        '13: alerts.route.routes[0].contineu: unknown key, did you mean "continue"?',
+        '16: alerts.route.routes[0].routes[0].receiver: unknown receiver "pagr", did you mean "pager"?',
+        '17: alerts.route.routes[0].routes[0].mute_times[0]: unknown mute time "nigths", did you mean "nights"?',
+        '20: alerts.mute_times[0].zone: unknown time zone "Europe/Berln", did you mean "Europe/Berlin"?',
+        (
+            '22: alerts.mute_times[0].times[0].hours[0]: is no range of hours: "20-7"; write HH:MM-HH:MM, such as '
+            "20:00-07:00 or 12:00-24:00"
+        ),
+        (
+            '24: alerts.inhibitions[0].equal[1]: unknown label "team"; known: registry, model, ref, rule_group, '
+            "severity, version, rule"
+        ),
     ],
     "secret_given_twice": [
         (

@@ -2,18 +2,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from layerwatch.config.defaults import default_yaml
+from layerwatch.config.inhibitions import InhibitionSettings
 from layerwatch.config.loading import load_settings
+from layerwatch.config.mutetimes import MuteSpanSettings, MuteTimeSettings
+from layerwatch.config.owners import OwnerSettings
 from layerwatch.config.receivers import (
     AlertmanagerReceiverSettings,
     AppriseReceiverSettings,
+    HeartbeatReceiverSettings,
     HttpReceiverSettings,
     LogReceiverSettings,
     PagerDutyReceiverSettings,
-    RemoteReceiverSettings,
     SlackReceiverSettings,
     TeamsReceiverSettings,
     WebhookReceiverSettings,
@@ -27,6 +31,7 @@ from layerwatch.config.registries import (
     OciRegistrySettings,
     RemoteRegistrySettings,
 )
+from layerwatch.config.routes import ChildRouteSettings, RouteSettings
 from layerwatch.config.secrets import Secret
 from layerwatch.config.settings import Settings
 
@@ -39,14 +44,32 @@ def _without_empty_lists(value: object) -> object:
     return value
 
 
+def _with_shared_keys_told_once(settings: dict[str, Any]) -> dict[str, Any]:
+    """Without ``for_scans``, which every rule has with one default, and which is told above all rules."""
+    rules = {
+        name: {key: part for key, part in rule.items() if key != "for_scans"}
+        if isinstance(rule, dict)
+        else rule
+        for name, rule in settings["rules"].items()
+    }
+    return {**settings, "rules": rules}
+
+
 def test_the_default_file_loads_to_the_defaults(write_config: Writer) -> None:
     assert load_settings(write_config(default_yaml()), {}) == Settings()
 
 
 def test_the_default_file_holds_every_key_with_its_default_in_order() -> None:
     written = yaml.safe_load(default_yaml())
-    expected = _without_empty_lists(Settings().model_dump(mode="json"))
+    expected = _without_empty_lists(_with_shared_keys_told_once(Settings().model_dump(mode="json")))
     assert yaml.safe_dump(written, sort_keys=False) == yaml.safe_dump(expected, sort_keys=False)
+
+
+def test_the_key_that_every_rule_has_is_told_once() -> None:
+    told = [line.strip() for line in default_yaml().splitlines() if "for_scans" in line]
+    assert [line[:51] for line in told] == ["# Every rule also has the key for_scans, 1 by defau"]
+    rules = [rule for rule in Settings().model_dump()["rules"].values() if isinstance(rule, dict)]
+    assert {rule["for_scans"] for rule in rules} == {1}
 
 
 def test_every_key_of_the_default_file_is_explained() -> None:
@@ -103,11 +126,17 @@ def test_the_examples_of_the_default_file_load_when_put_in_force(
             name="phone",
             kind="apprise",
             url=Secret.from_env("APPRISE_URL"),
-            allow_unchecked_addresses=True,
+        ),
+        HeartbeatReceiverSettings(
+            name="alive", kind="heartbeat", url=Secret.from_file("/run/secrets/ping-url")
         ),
     )
     assert settings.alerts.route is not None
-    assert settings.alerts.route.receiver == "oncall"
+    assert settings.alerts.route.model_copy(update={"routes": ()}) == RouteSettings(receiver="oncall")
+    assert [route.receiver for route in settings.alerts.route.routes] == ["pager"]
+    assert [one.labels for one in settings.alerts.owners] == [{"team": "fraud"}]
+    assert [len(one.times) for one in settings.alerts.mute_times] == [4]
+    assert len(settings.alerts.inhibitions) == 1
     defaults = Settings()
     assert (settings.server, settings.store, settings.downloads, settings.scan, settings.rules) == (
         defaults.server,
@@ -138,10 +167,22 @@ def test_the_examples_show_every_key_of_what_they_are_an_example_of(example_yaml
         PagerDutyReceiverSettings,
         SlackReceiverSettings,
         TeamsReceiverSettings,
+        AppriseReceiverSettings,
     )
-    *posting, apprise = services
+    *posting, heartbeat = services
     assert [one.keys() | posted for one in posting] == [kind.model_fields.keys() for kind in kinds]
-    assert apprise.keys() | set(RemoteReceiverSettings.model_fields) == (
-        AppriseReceiverSettings.model_fields.keys()
+    assert heartbeat.keys() | {"allow_private_cidrs", "ca_file"} == (
+        HeartbeatReceiverSettings.model_fields.keys()
     )
-    assert shown["alerts"]["route"] == {"receiver": "oncall", "repeat_interval": "12h"}
+    route = shown["alerts"]["route"]
+    assert route.keys() == RouteSettings.model_fields.keys()
+    inherited = {"group_by", "group_wait", "group_interval", "repeat_interval"}
+    shown_as = {"goes_on": "continue"}
+    assert route["routes"][0].keys() == {
+        shown_as.get(key, key) for key in ChildRouteSettings.model_fields.keys() - inherited
+    }
+    (mute_time,) = shown["alerts"]["mute_times"]
+    assert mute_time.keys() == MuteTimeSettings.model_fields.keys()
+    assert set().union(*mute_time["times"]) == MuteSpanSettings.model_fields.keys()
+    assert shown["alerts"]["owners"][0].keys() == OwnerSettings.model_fields.keys()
+    assert shown["alerts"]["inhibitions"][0].keys() == InhibitionSettings.model_fields.keys()

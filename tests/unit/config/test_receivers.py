@@ -10,7 +10,12 @@ import pytest
 
 from layerwatch.config.errors import ConfigError
 from layerwatch.config.loading import load_settings, secret_problems
-from layerwatch.config.receivers import AlertmanagerReceiverSettings, PagerDutyReceiverSettings
+from layerwatch.config.receivers import (
+    AlertmanagerReceiverSettings,
+    AppriseReceiverSettings,
+    HeartbeatReceiverSettings,
+    PagerDutyReceiverSettings,
+)
 from layerwatch.config.redaction import dump_redacted
 
 Writer = Callable[[str], Path]
@@ -22,7 +27,8 @@ alerts:
     - {name: pager, kind: pagerduty, routing_key: hunter2}
     - {name: slack, kind: slack, url: "https://hooks.slack.example/services/hunter2"}
     - {name: teams, kind: teams, url: "https://flow.example/?sig=hunter2", allow_private_cidrs: [10.0.0.0/8]}
-    - {name: phone, kind: apprise, url: "ntfy://hunter2", allow_unchecked_addresses: true}
+    - {name: phone, kind: apprise, url: "ntfy://hunter2"}
+    - {name: alive, kind: heartbeat, url: "https://hc.example/hunter2", ca_file: ca.pem}
   route: {receiver: am}
 """
 
@@ -32,13 +38,24 @@ def one(text: str) -> str:
 
 
 def test_every_service_can_be_configured_with_little(write_config: Writer) -> None:
-    am, pager, _, teams, phone = load_settings(write_config(SERVICES), {}).alerts.receivers
+    path = write_config(SERVICES)
+    am, pager, _, teams, phone, alive = load_settings(path, {}).alerts.receivers
 
     assert isinstance(am, AlertmanagerReceiverSettings)
     assert (len(am.urls), am.hold, am.timeout) == (2, timedelta(hours=36), timedelta(seconds=15))
     assert isinstance(pager, PagerDutyReceiverSettings)
     assert pager.url == "https://events.pagerduty.com/v2/enqueue"
-    assert (teams.kind, phone.kind, phone.send_resolved) == ("teams", "apprise", True)
+    assert isinstance(phone, AppriseReceiverSettings)
+    assert (teams.kind, phone.allow_private_cidrs, phone.send_resolved) == ("teams", (), True)
+    assert isinstance(alive, HeartbeatReceiverSettings)
+    assert (alive.every, alive.ca_file) == (timedelta(minutes=1), path.parent / "ca.pem")
+
+
+def test_an_alertmanager_holds_alerts_for_three_minutes_at_least(write_config: Writer) -> None:
+    text = one("kind: alertmanager, urls: ['http://am'], hold: 3m")
+    (receiver,) = load_settings(write_config(text), {}).alerts.receivers
+    assert isinstance(receiver, AlertmanagerReceiverSettings)
+    assert receiver.hold == timedelta(minutes=3)
 
 
 def test_no_service_shows_its_secret(write_config: Writer) -> None:
@@ -46,7 +63,7 @@ def test_no_service_shows_its_secret(write_config: Writer) -> None:
 
     for shown in (repr(settings), str(settings), settings.model_dump_json(), dump_redacted(settings)):
         assert "hunter2" not in shown
-        assert shown.count("<secret>") >= 6
+        assert shown.count("<secret>") >= 7
 
 
 def test_secrets_in_lists_are_looked_at_too(write_config: Writer) -> None:
@@ -62,8 +79,8 @@ def test_secrets_in_lists_are_looked_at_too(write_config: Writer) -> None:
         ("kind: alertmanager, urls: [hunter2]", r"urls\[0\]: must be an http:// or https:// URL"),
         ("kind: alertmanager, urls: ['http://am'], hold: 0s", r"alerts\.receivers\[0\]\.hold"),
         (
-            "kind: alertmanager, urls: ['http://am'], hold: 12h",
-            r"hold: must be longer than .*repeat_interval",
+            "kind: alertmanager, urls: ['http://am'], hold: 2m59s",
+            r"hold: must be at least 3m",
         ),
         ("kind: pagerduty", r"routing_key: is missing"),
         (
@@ -71,16 +88,19 @@ def test_secrets_in_lists_are_looked_at_too(write_config: Writer) -> None:
             r"url: must be an http:// or https://",
         ),
         ("kind: slack, url: 'https://h/hunter2', channel: x", r"channel: unknown key"),
+        ('kind: slack, url: "https://h/hunter2\\tx"', r"url: must be a URL without white space"),
+        ("kind: slack, url: 'https://h\\@hunter2'", r"url: must be a URL without .*backslashes"),
         ("kind: teams, url: hunter2", r"url: must be an http:// or https:// URL"),
-        ("kind: apprise, url: 'json://hunter2'", r"allow_unchecked_addresses: is missing"),
+        ("kind: apprise", r"url: is missing"),
         (
-            "kind: apprise, url: 'json://hunter2', allow_unchecked_addresses: false",
-            r"allow_unchecked_addresses: must be true: Apprise connects by itself",
+            "kind: apprise, url: 'json://hunter2', allow_private_cidrs: [10.1.2.3/8]",
+            r"write 10\.0\.0\.0/8",
         ),
-        (
-            "kind: apprise, url: 'json://hunter2', allow_unchecked_addresses: true, allow_private_cidrs: []",
-            r"allow_private_cidrs: unknown key",
-        ),
+        ("kind: heartbeat, url: hunter2", r"url: must be an http:// or https:// URL"),
+        ("kind: heartbeat, url: 'https://h/hunter2'", r"route\.receiver: \"a\" is a heartbeat"),
+        ("kind: heartbeat, url: 'https://h/hunter2', every: 0s", r"every: must be longer than 0s"),
+        ("kind: heartbeat, url: 'https://h/hunter2', send_resolved: true", r"send_resolved: unknown key"),
+        ("kind: webhook, url: 'https://h/hunter2', format: cloudevent", r"did you mean \"cloudevents\""),
     ],
 )
 def test_a_mistake_is_named_without_the_secret(write_config: Writer, text: str, problem: str) -> None:

@@ -45,6 +45,12 @@ def violations(
                 yield f"{path}: {len(matching)} of {keyword} match"
         elif not _holds(keyword, wanted, schema, value):
             yield f"{path}: {keyword}"
+        elif keyword == "additionalProperties" and isinstance(wanted, dict) and isinstance(value, dict):
+            for key in value.keys() - schema.get("properties", {}).keys():
+                yield from violations(wanted, value[key], root, f"{path}.{key}")
+        elif keyword == "propertyNames" and isinstance(value, dict):
+            for key in value:
+                yield from violations(wanted, key, root, f"{path}.{key}")
         elif keyword == "properties" and isinstance(value, dict):
             for key in value.keys() & wanted.keys():
                 yield from violations(wanted[key], value[key], root, f"{path}.{key}")
@@ -63,9 +69,11 @@ def _holds(keyword: str, wanted: Any, schema: Mapping[str, Any], value: Any) -> 
         "const": lambda: value == wanted,
         "required": lambda: not isinstance(value, dict) or set(wanted) <= value.keys(),
         "additionalProperties": lambda: (
-            not isinstance(value, dict) or value.keys() <= schema["properties"].keys()
+            wanted is not False or not isinstance(value, dict) or value.keys() <= schema["properties"].keys()
         ),
         "properties": lambda: True,
+        "propertyNames": lambda: True,
+        "minProperties": lambda: not isinstance(value, dict) or len(value) >= wanted,
         "items": lambda: True,
         "minItems": lambda: not isinstance(value, list) or len(value) >= wanted,
         "minLength": lambda: not isinstance(value, str) or len(value) >= wanted,
@@ -74,8 +82,6 @@ def _holds(keyword: str, wanted: Any, schema: Mapping[str, Any], value: Any) -> 
         "maximum": lambda: not number or value <= wanted,
         "exclusiveMinimum": lambda: not number or value > wanted,
     }
-    if keyword == "additionalProperties":
-        assert wanted is False
     return checks[keyword]()
 
 
@@ -98,6 +104,23 @@ GOOD = [
     "scan: {memory_limit: 4Gi, threads: 2}",
     "registries: [{name: a-b_1, kind: directory, path: m, complete_marker: _SUCCESS}]",
     "rules: {tail_exponent: {severity: warning}, zero_rows: {row_share: 1}}",
+    "rules: {scaled: {for_scans: 3}}",
+    "alerts: {owners: [{models: ['prod/*'], labels: {team: fraud}}]}",
+    """
+    alerts:
+      receivers: [{name: a, kind: log}]
+      route:
+        receiver: a
+        group_by: ["..."]
+        group_wait: 0s
+        mute_times:
+        routes:
+          - {matchers: [model=a], receiver: a, continue: true, group_by: [], routes: [{routes: []}]}
+          - group_interval:
+    """,
+    "alerts: {mute_times: [{name: a, times: [{weekdays: [mon]}, {dates: [01-01], days_of_month: [-1]}]}]}",
+    "alerts: {mute_times: [{name: a, zone: Europe/Berlin, times: [{hours: ['20:00-07:00']}]}]}",
+    "alerts: {inhibitions: [{source: [rule=a], target: [rule=b], equal: []}]}",
 ]
 BAD = [
     "servers: {}",
@@ -127,6 +150,21 @@ BAD = [
     "alerts: {receivers: [{name: a, kind: webhook}]}",
     "alerts: {receivers: [{name: a}]}",
     "alerts: {route: {repeat_interval: 1h}}",
+    "rules: {scaled: {for_scans: 0}}",
+    "rules: {scaled: {for_scans: true}}",
+    "alerts: {receivers: [{name: a, kind: log}], route: {receiver: a, matchers: []}}",
+    "alerts: {receivers: [{name: a, kind: log}], route: {receiver: a, routes: [{goes_on: true}]}}",
+    "alerts: {receivers: [{name: a, kind: log}], route: {receiver: a, routes: [{routes: [{group: []}]}]}}",
+    "alerts: {owners: [{models: [], labels: {team: fraud}}]}",
+    "alerts: {owners: [{models: ['*'], labels: {}}]}",
+    "alerts: {owners: [{models: ['*'], labels: {my-team: fraud}}]}",
+    "alerts: {owners: [{models: ['*'], labels: {team: 5}}]}",
+    "alerts: {mute_times: [{name: a, times: []}]}",
+    "alerts: {mute_times: [{name: a, times: [{weekdays: [monday]}]}]}",
+    "alerts: {mute_times: [{name: a, times: [{hours: ['20-7']}]}]}",
+    "alerts: {mute_times: [{name: a, times: [{dates: [2026-12-24]}]}]}",
+    "alerts: {mute_times: [{name: a, times: [{days_of_month: [32]}]}]}",
+    "alerts: {inhibitions: [{source: [], target: [rule=b]}]}",
 ]
 
 

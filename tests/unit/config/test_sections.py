@@ -198,6 +198,7 @@ def test_the_default_severities_are_critical_but_for_those_that_ask_for_a_look()
         "tail_exponent": "info",
         "new_traps": "info",
         "permuted_copy": "info",
+        "rescaled_copy": "info",
     }
     assert rules.structure_changed.changed_shape_severity == "warning"
     assert rules.structure_changed.added_layer_severity == "info"

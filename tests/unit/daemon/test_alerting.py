@@ -1,71 +1,24 @@
-"""From refs to alert states and events, on a real database."""
+"""From refs to alert states and their transitions, on a real database."""
 
 from __future__ import annotations
 
 import json
-import logging
-from datetime import timedelta
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from layerwatch.alerts.model import AlertIdentity, AlertPhase, AlertState
-from layerwatch.alerts.receivers.log import LogReceiver
-from layerwatch.daemon.alerting import AlertPolicy, follow_refs, tell_again
-from layerwatch.daemon.store import alerts, baselines, refs, versions
+from layerwatch.daemon.alerting import AlertPolicy, follow_refs
+from layerwatch.daemon.store import alerts, baselines, refs, tables, versions
 from layerwatch.daemon.store.database import Database
-from layerwatch.daemon.store.records import VersionRecord
-from layerwatch.metrics.findings import Finding, RuleGroup, Severity, Verdict
+from layerwatch.daemon.store.records import Lineage
+from layerwatch.metrics.findings import RuleGroup, Severity, Verdict
 from storetools import NOW, later, registered
+from verdicts import critical, judge, unread, warning
 
-LOG = logging.getLogger("test.alerting")
-POLICY = AlertPolicy(
-    fire_on=Severity.CRITICAL,
-    receivers={"oncall": LogReceiver("oncall", LOG)},
-    repeat_interval=timedelta(hours=12),
-    external_url="https://watch.example",
-)
-WITHOUT_RESOLVED = AlertPolicy(
-    Severity.CRITICAL, {"oncall": LogReceiver("oncall", LOG, send_resolved=False)}, timedelta(hours=12), None
-)
-
-
-def critical(layer: str | None = "fc2", group: RuleGroup = RuleGroup.WEIGHTS) -> Finding:
-    return Finding("scaled", group, Severity.CRITICAL, layer, "norm ratio 8.0", {"norm_ratio": 8.0}, 2.0)
-
-
-def warning(layer: str | None = "fc2") -> Finding:
-    return Finding(
-        "zero_rows", RuleGroup.WEIGHTS, Severity.WARNING, layer, "3 rows are zero", {"rows": 3}, 1.0
-    )
-
-
-def unread(layer: str | None = None) -> Finding:
-    return Finding(
-        "unreadable",
-        RuleGroup.EXAMINATION,
-        Severity.WARNING,
-        layer,
-        "truncated",
-        {"reason": "truncated"},
-        1.0,
-    )
-
-
-def judge(
-    connection: sa.Connection, name: str, *findings: Finding, verdict: Verdict | None = None
-) -> VersionRecord:
-    """A judged version; its verdict follows from its findings unless given."""
-    severities = {finding.severity for finding in findings if finding.group is not RuleGroup.EXAMINATION}
-    if verdict is None:
-        verdict = Verdict.FAIL if Severity.CRITICAL in severities else Verdict.PASS
-    record = registered(connection, name)
-    report = json.dumps(
-        {"baseline": {"version": "v0", "relation": None, "chosen_by": "history"}, "layers": []}
-    )
-    versions.record_verdict(connection, record.id, verdict, report, list(findings), NOW)
-    return record
+POLICY = AlertPolicy(fire_on=Severity.CRITICAL, external_url="https://watch.example")
 
 
 def follow(
@@ -94,13 +47,23 @@ def phase(connection: sa.Connection, group: RuleGroup = RuleGroup.WEIGHTS) -> Al
     return None if found is None else found.phase
 
 
-def events(connection: sa.Connection) -> list[dict[str, Any]]:
-    """The payloads' data, oldest first."""
-    return [json.loads(record.entry.payload)["data"] for record in reversed(alerts.list_outbox(connection))]
+def transitions(connection: sa.Connection) -> list[Any]:
+    """Rows, oldest first."""
+    return list(connection.execute(sa.select(tables.alert_transitions).order_by("id")))
 
 
-def told(connection: sa.Connection) -> list[tuple[str, str]]:
-    return [(event["phase"], event["reason"]) for event in events(connection)]
+def changes(connection: sa.Connection) -> list[tuple[str, str]]:
+    return [(one.phase, one.reason) for one in transitions(connection)]
+
+
+def described(
+    connection: sa.Connection, group: RuleGroup = RuleGroup.WEIGHTS, ref: str = "latest"
+) -> dict[str, Any]:
+    """What messages tell about an alert."""
+    told = alerts.told_of(connection, AlertIdentity("r", "m", ref, group))
+    assert told is not None
+    found: dict[str, Any] = json.loads(told)
+    return found
 
 
 # Refs
@@ -154,25 +117,25 @@ def test_a_critical_finding_fires_with_the_layer_and_the_baseline(database: Data
     with database.write() as connection:
         judge(connection, "v5", critical("fc2"))
         assert follow(connection, latest="v5")
-        assert told(connection) == [("firing", "first")]
-        (event,) = events(connection)
-        assert event["version"] == "v5"
-        assert "fc2" in json.dumps(event["findings"])
-        assert event["baseline"]["version"] == "v0"
-        assert "https://watch.example" in json.dumps(event)
+        assert changes(connection) == [("firing", "first")]
+        told = described(connection)
+        assert told["version"] == "v5"
+        assert [finding["layer"] for finding in told["findings"]] == ["fc2"]
+        assert told["baseline"]["version"] == "v0"
+        assert all(link.startswith("https://watch.example/") for link in told["links"].values())
 
 
 def test_a_warning_does_not_fire_unless_the_policy_says_so(database: Database) -> None:
-    eager = AlertPolicy(Severity.WARNING, POLICY.receivers, POLICY.repeat_interval, None)
+    eager = AlertPolicy(Severity.WARNING, None)
     with database.write() as connection:
         judge(connection, "v1", warning(), verdict=Verdict.WARN)
         follow(connection, latest="v1")
-        assert told(connection) == []
+        assert changes(connection) == []
         follow(connection, policy=eager, latest="v1")
-        assert told(connection) == [("firing", "first")]
+        assert changes(connection) == [("firing", "first")]
 
 
-def test_following_a_second_time_queues_nothing(database: Database) -> None:
+def test_following_a_second_time_changes_nothing(database: Database) -> None:
     with database.write() as connection:
         judge(connection, "v1", critical(), critical("fc3"))
         assert follow(connection, latest="v1")
@@ -180,32 +143,27 @@ def test_following_a_second_time_queues_nothing(database: Database) -> None:
         for seconds in (1, 60, 3600):
             assert not follow(connection, seconds, latest="v1")
         assert state(connection) == before
-        assert told(connection) == [("firing", "first")]
+        assert changes(connection) == [("firing", "first")]
 
 
-def test_a_transaction_that_is_rolled_back_leaves_nothing_and_its_repetition_has_the_same_event_id(
+def test_a_transaction_that_is_rolled_back_leaves_nothing_and_its_repetition_has_the_same_id(
     database: Database,
 ) -> None:
     with database.write() as connection:
         judge(connection, "v1", critical())
 
-    def ids() -> list[str]:
-        with database.read() as connection:
-            return [record.entry.event_id for record in alerts.list_outbox(connection)]
-
     seen: list[str] = []
     for attempt in range(2):
         with pytest.raises(KeyboardInterrupt), database.write() as connection:
             follow(connection, attempt, latest="v1")
-            seen.extend(record.entry.event_id for record in alerts.list_outbox(connection))
+            seen.extend(one.event_id for one in transitions(connection))
             raise KeyboardInterrupt
-        assert ids() == []
         with database.read() as connection:
-            assert (pointed(connection), state(connection)) == ({}, None)
+            assert (transitions(connection), pointed(connection), state(connection)) == ([], {}, None)
     with database.write() as connection:
         follow(connection, 5, latest="v1")
-    assert {*seen, *ids()} == set(ids())
-    assert len(ids()) == 1
+        (kept,) = transitions(connection)
+    assert seen == [kept.event_id] * 2
 
 
 def test_a_healthy_version_resolves_the_alert(database: Database) -> None:
@@ -214,21 +172,12 @@ def test_a_healthy_version_resolves_the_alert(database: Database) -> None:
         follow(connection, latest="v5")
         judge(connection, "v6")
         assert follow(connection, 10, latest="v6")
-        assert told(connection) == [("firing", "first"), ("resolved", "version_passed")]
-        assert [event["version"] for event in events(connection)] == ["v5", "v6"]
+        assert changes(connection) == [("firing", "first"), ("resolved", "version_passed")]
+        assert [one.version for one in transitions(connection)] == ["v5", "v6"]
+        assert described(connection)["headline"] == "resolved, no finding about weights left"
 
 
-def test_a_receiver_that_wants_no_resolutions_gets_none(database: Database) -> None:
-    with database.write() as connection:
-        judge(connection, "v5", critical())
-        follow(connection, policy=WITHOUT_RESOLVED, latest="v5")
-        judge(connection, "v6")
-        assert follow(connection, policy=WITHOUT_RESOLVED, latest="v6")
-        assert told(connection) == [("firing", "first")]
-        assert phase(connection) is AlertPhase.RESOLVED
-
-
-def test_rolling_back_resolves_and_rolling_forward_again_is_a_new_episode_with_new_event_ids(
+def test_rolling_back_resolves_and_rolling_forward_again_is_a_new_episode_with_new_ids(
     database: Database,
 ) -> None:
     with database.write() as connection:
@@ -236,11 +185,10 @@ def test_rolling_back_resolves_and_rolling_forward_again_is_a_new_episode_with_n
         judge(connection, "v5", critical())
         for second, version in enumerate(["v4", "v5", "v4", "v5", "v4"]):
             follow(connection, second, latest=version)
-        assert [one for one, _ in told(connection)] == ["firing", "resolved", "firing", "resolved"]
-        ids = [record.entry.event_id for record in alerts.list_outbox(connection)]
-        assert len(set(ids)) == 4
-        sequences = [event["sequence"] for event in events(connection)]
-        assert sequences == [1, 2, 3, 4]
+        assert changes(connection) == [("firing", "first"), ("resolved", "moved_back")] * 2
+        found = transitions(connection)
+        assert len({one.event_id for one in found}) == 4
+        assert [(one.sequence, one.episode) for one in found] == [(1, 1), (2, 1), (3, 2), (4, 2)]
 
 
 def test_each_ref_has_alerts_of_its_own(database: Database) -> None:
@@ -264,14 +212,91 @@ def test_each_group_has_an_alert_of_its_own(database: Database) -> None:
         assert phase(connection, RuleGroup.INTEGRITY) is AlertPhase.RESOLVED
 
 
-def test_an_alert_that_goes_on_is_repeated_after_the_interval(database: Database) -> None:
+def test_a_new_layer_and_a_worse_finding_are_changes_and_fewer_of_them_are_none(database: Database) -> None:
+    eager = replace(POLICY, fire_on=Severity.WARNING)
     with database.write() as connection:
-        judge(connection, "v5", critical())
+        judge(connection, "v5", warning("fc2"), verdict=Verdict.WARN)
+        judge(connection, "v6", warning("fc2"), warning("fc3"), verdict=Verdict.WARN)
+        judge(connection, "v7", critical("fc3"))
+        judge(connection, "v8", warning("fc3"), verdict=Verdict.WARN)
+        for seconds, version in enumerate(["v5", "v6", "v7", "v8"]):
+            follow(connection, seconds, eager, latest=version)
+        assert [reason for _, reason in changes(connection)] == ["first", "new_layers", "raised_severity"]
+        found = state(connection)
+        assert found is not None
+        assert (found.severity, found.layers) == (Severity.CRITICAL, ("fc2", "fc3"))
+        # What is told is about the version that is there now.
+        assert (found.version, found.rules) == ("v8", ("zero_rows",))
+        assert described(connection)["version"] == "v8"
+
+
+def test_a_rule_that_wants_several_scans_waits_for_them(database: Database) -> None:
+    patient = replace(POLICY, for_scans={"scaled": 3})
+    with database.write() as connection:
+        for number in range(1, 4):
+            judge(connection, f"v{number}", critical())
+            for _ in range(2):
+                # Two looks at one scan are one scan.
+                follow(connection, number, patient, latest=f"v{number}")
+            assert phase(connection) is (AlertPhase.FIRING if number == 3 else AlertPhase.PENDING)
+        assert changes(connection) == [("firing", "first")]
+
+
+def test_a_rule_that_wants_several_scans_in_a_row_starts_anew_after_a_healthy_one(database: Database) -> None:
+    patient = replace(POLICY, for_scans={"scaled": 2})
+    with database.write() as connection:
+        for number, found in enumerate([[critical()], [], [critical()], [critical(rule="other")]]):
+            judge(connection, f"v{number}", *found)
+            follow(connection, number, patient, latest=f"v{number}")
+        # The other rule fires at once; the patient one found something in one scan in a row only.
+        fired = state(connection)
+        assert fired is not None
+        assert (fired.phase, fired.rules) == (AlertPhase.FIRING, ("other",))
+        assert changes(connection) == [("firing", "first")]
+
+
+# What is told
+
+
+def test_numbers_diagnoses_and_what_was_not_examined_come_from_the_report(database: Database) -> None:
+    layers = [
+        {
+            "name": "fc2",
+            "status": "broken",
+            "metrics": {"alpha": 22.6},
+            "change": {"alpha_baseline": 5.3, "alpha_shift_sigmas": 24.0, "spectral_ratio": 0.125},
+        },
+        {"name": "fc3", "status": "undecided", "metrics": {}, "change": None},
+    ]
+    diagnosis = {"layer": "fc2", "title": "scaled", "likely_cause": "a wrong unit", "what_to_do": "look"}
+    with database.write() as connection:
+        judge(connection, "v5", critical("fc2"), layers=layers, diagnoses=[diagnosis])
         follow(connection, latest="v5")
-        follow(connection, timedelta(hours=11.9).total_seconds(), latest="v5")
-        assert len(told(connection)) == 1
-        follow(connection, timedelta(hours=12).total_seconds(), latest="v5")
-        assert told(connection)[1:] == [("firing", "repeat_interval")]
+        told = described(connection)
+    assert told["findings"][0]["numbers"] == "alpha 5.3 -> 22.6, 24 sigma; spectral norm down 8x"
+    assert told["diagnoses"] == [diagnosis]
+    assert told["undecided_layers"] == 1
+
+
+def test_a_parent_that_is_broken_itself_is_named_with_its_worst_layer(database: Database) -> None:
+    child = Lineage("v4", "finetuned")
+    with database.write() as connection:
+        judge(connection, "v4", critical("fc9"), warning("fc1"))
+        judge(connection, "v5", critical("fc2"), lineage=child)
+        follow(connection, latest="v5")
+        assert described(connection)["broken_parent"] == {"version": "v4", "layer": "fc9"}
+
+
+@pytest.mark.parametrize("why", ["healthy", "accepted", "unknown"])
+def test_a_parent_that_is_not_known_to_be_broken_is_not_named(database: Database, why: str) -> None:
+    with database.write() as connection:
+        if why != "unknown":
+            judge(connection, "v4", *([critical("fc9")] if why == "accepted" else []))
+        if why == "accepted":
+            baselines.accept(connection, "r", "m", "v4", "ann", "meant to be so", NOW)
+        judge(connection, "v5", critical("fc2"), lineage=Lineage("v4", "finetuned"))
+        follow(connection, latest="v5")
+        assert described(connection)["broken_parent"] is None
 
 
 # What is gone
@@ -283,8 +308,8 @@ def test_a_ref_that_is_gone_is_removed_and_its_alerts_resolve(database: Database
         follow(connection, latest="v5", champion="v5")
         assert follow(connection, 10, latest="v5")
         assert pointed(connection) == {"latest": "v5"}
-        ended = [event for event in events(connection) if event["phase"] == "resolved"]
-        assert [(event["ref"], event["reason"]) for event in ended] == [("champion", "ref_gone")] * 2
+        ended = [one for one in transitions(connection) if one.phase == "resolved"]
+        assert [(one.ref, one.reason) for one in ended] == [("champion", "ref_gone")] * 2
         assert phase(connection) is AlertPhase.FIRING
 
 
@@ -294,7 +319,7 @@ def test_a_model_that_is_gone_loses_its_refs_and_resolves_its_alerts(database: D
         follow(connection, latest="v5")
         assert follow(connection, 10)
         assert pointed(connection) == {}
-        assert told(connection)[-1] == ("resolved", "ref_gone")
+        assert changes(connection)[-1] == ("resolved", "ref_gone")
         assert not follow(connection, 20)
 
 
@@ -318,7 +343,7 @@ def test_accepting_the_version_resolves_its_alert_about_weights(database: Databa
         follow(connection, latest="v5")
         baselines.accept(connection, "r", "m", "v5", "ann", "meant to be so", later(5))
         assert follow(connection, 10, latest="v5")
-        assert phase(connection) is AlertPhase.RESOLVED
+        assert changes(connection)[-1] == ("resolved", "version_accepted")
 
 
 def test_accepting_does_not_silence_integrity_or_examination(database: Database) -> None:
@@ -338,7 +363,7 @@ def test_an_accepted_version_stays_quiet_while_another_one_is_pinned(database: D
         baselines.pin(connection, "r", "m", "v3", "ann", "reference", NOW)
         baselines.accept(connection, "r", "m", "v5", "ann", "meant to be so", NOW)
         follow(connection, latest="v5")
-        assert told(connection) == []
+        assert changes(connection) == []
 
 
 def test_accepting_another_version_later_takes_nothing_back(database: Database) -> None:
@@ -348,19 +373,7 @@ def test_accepting_another_version_later_takes_nothing_back(database: Database) 
         baselines.accept(connection, "r", "m", "v5", "ann", "meant to be so", NOW)
         baselines.accept(connection, "r", "m", "v6", "ann", "so is this", later(1))
         follow(connection, 2, champion="v5", latest="v6")
-        assert told(connection) == []
-
-
-def test_a_receiver_that_is_added_later_is_told_of_what_is_firing(database: Database) -> None:
-    nobody = AlertPolicy(Severity.CRITICAL, {}, timedelta(hours=12), None)
-    with database.write() as connection:
-        judge(connection, "v5", critical())
-        judge(connection, "v6")
-        follow(connection, policy=nobody, latest="v5", champion="v6")
-        assert told(connection) == []
-        assert tell_again(connection, POLICY, later(60))
-        assert told(connection) == [("firing", "repeat_interval")]
-        assert events(connection)[0]["version"] == "v5"
+        assert changes(connection) == []
 
 
 def test_other_bytes_under_the_accepted_name_fire(database: Database) -> None:

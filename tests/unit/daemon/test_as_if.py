@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import sqlalchemy as sa
 
 from layerwatch.alerts.model import AlertPhase
 from layerwatch.daemon.gate.asif import AlertChange, AsIf, UnknownVersionError, as_if
-from layerwatch.daemon.store import alerts, refs
+from layerwatch.daemon.store import alerts, refs, tables
 from layerwatch.metrics.findings import Verdict
 from layerwatch_testing.networks import finetuned, network, with_nan
 from layerwatch_testing.rigs import POLICY, Rig
@@ -22,7 +23,8 @@ def everything(rig: Rig) -> tuple[object, ...]:
         return (
             refs.list_refs(connection),
             alerts.list_states(connection),
-            len(alerts.list_outbox(connection)),
+            alerts.to_be_told(connection),
+            connection.execute(sa.select(tables.alert_transitions)).all(),
         )
 
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import logging
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from layerwatch.alerts.model import AlertIdentity, AlertPhase
-from layerwatch.alerts.receivers.log import LogReceiver
 from layerwatch.config.composites import COMPOSITES, CompositeSettings
 from layerwatch.config.rules import RulesSettings
 from layerwatch.daemon.alerting import AlertPolicy, follow_refs
 from layerwatch.daemon.composites import follow_composites
 from layerwatch.daemon.snapshot import Snapshot
 from layerwatch.daemon.store import alerts, baselines, refs, retention, versions
-from layerwatch.daemon.store.alerts import list_outbox
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.records import VersionRecord, VersionState
 from layerwatch.metrics.findings import Finding, RuleGroup, Severity, Verdict
@@ -29,13 +27,9 @@ from layerwatch_testing.networks import finetuned, network, with_nan
 from layerwatch_testing.waiting import until
 from layerwatch_testing.worlds.directory import DirectoryWorld
 from storetools import NOW, later, registered
+from tellings import events, tell
 
-POLICY = AlertPolicy(
-    Severity.CRITICAL,
-    {"oncall": LogReceiver("oncall", logging.getLogger("test.composites"))},
-    timedelta(hours=12),
-    None,
-)
+POLICY = AlertPolicy(Severity.CRITICAL, None)
 SEARCH = CompositeSettings(name="search", members=("local/encoder@latest", "local/ranker@latest"))
 
 
@@ -46,7 +40,10 @@ def follow(
     rules: RulesSettings | None = None,
     policy: AlertPolicy = POLICY,
 ) -> bool:
-    return follow_composites(connection, composites or (SEARCH,), rules or RulesSettings(), policy, now)
+    """Also tells what follows, to a receiver that is told at once."""
+    changed = follow_composites(connection, composites or (SEARCH,), rules or RulesSettings(), policy, now)
+    tell(connection, now)
+    return changed
 
 
 def publish(
@@ -80,10 +77,9 @@ def phase(connection: sa.Connection) -> AlertPhase | None:
     return None if state is None else state.phase
 
 
-def told(connection: sa.Connection) -> list[dict[str, str]]:
+def told(connection: sa.Connection) -> list[dict[str, Any]]:
     """What was queued about composites, oldest first."""
-    events = [json.loads(one.entry.payload)["data"] for one in list_outbox(connection)]
-    return [event for event in reversed(events) if event["registry"] == COMPOSITES]
+    return [event for event in events(connection) if event["labels"]["registry"] == [COMPOSITES]]
 
 
 def messages(connection: sa.Connection) -> list[tuple[Severity, str]]:
@@ -145,7 +141,7 @@ def test_a_failed_member_fires_and_its_repair_resolves(database: Database) -> No
         assert fired["summary"].startswith(
             "search v8+v3 (latest): its member local/encoder@latest (v8) has the verdict fail"
         )
-        assert (resolved["phase"], resolved["version"]) == ("resolved", "v9+v3")
+        assert (resolved["phase"], resolved["alerts"][0]["version"]) == ("resolved", "v9+v3")
 
 
 def test_doing_it_again_changes_and_tells_nothing(database: Database) -> None:
@@ -159,7 +155,7 @@ def test_doing_it_again_changes_and_tells_nothing(database: Database) -> None:
         for seconds in (2, 3):
             assert not follow(connection, now=later(seconds))
         assert (composite(connection), messages(connection), told(connection)) == before
-        assert follow(connection, now=later(13 * 3600))
+        assert not follow(connection, now=later(13 * 3600))
         assert [event["reason"] for event in told(connection)] == ["first", "repeat_interval"]
 
 
@@ -193,12 +189,15 @@ def test_a_composite_that_fails_and_becomes_undecided_is_told_again(database: Da
         assert not follow(connection, now=later(2))
         # Undecided is never pass: the failure stands until somebody knows better.
         assert phase(connection) is AlertPhase.FIRING
-        failed, undecided = told(connection)
-        assert (failed["group"], undecided["group"]) == ("weights", "examination")
-        assert "its member local/encoder@latest (v8) has the verdict undecided" in undecided["summary"]
+        first, second = told(connection)
+        assert [one["group"] for one in first["alerts"]] == ["weights"]
+        assert [one["group"] for one in second["alerts"]] == ["examination"]
+        assert second["muted"] == 1
+        assert "its member local/encoder@latest (v8) has the verdict undecided" in second["summary"]
         publish(connection, "encoder", "v9")
         follow(connection, now=later(3))
-        assert [event["phase"] for event in told(connection)] == ["firing"] * 2 + ["resolved"] * 2
+        assert [event["phase"] for event in told(connection)] == ["firing", "firing", "resolved"]
+        assert [one["phase"] for one in told(connection)[-1]["alerts"]] == ["resolved"] * 2
 
 
 def test_a_member_that_is_another_version_is_information_until_the_next_change(database: Database) -> None:

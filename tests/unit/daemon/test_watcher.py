@@ -49,8 +49,7 @@ def firing(rig: Rig) -> list[tuple[str, RuleGroup]]:
 
 
 def told(rig: Rig) -> int:
-    with rig.database.read() as connection:
-        return len(alerts.list_outbox(connection))
+    return len(rig.told())
 
 
 # Discovery
@@ -448,7 +447,7 @@ def test_refs_that_could_not_be_followed_are_followed_by_the_next_look(
     rig.cycle(0)
     world.remove("m", "v2")
 
-    broken = AlertPolicy(Severity.CRITICAL, {}, POLICY.repeat_interval, None)
+    broken = AlertPolicy(Severity.CRITICAL, None)
 
     def policy_that_fails() -> AlertPolicy:
         raise StoreError(StoreReason.DISK_FULL, "no space")
@@ -478,7 +477,7 @@ def test_a_change_of_what_fires_reaches_versions_that_were_judged_before(
     rig.rules = rig.rules.model_validate({"non_finite": {"severity": "warning"}})
     rig.cycle()
     assert firing(rig) == []
-    rig.policy = AlertPolicy(Severity.WARNING, POLICY.receivers, POLICY.repeat_interval, None)
+    rig.policy = AlertPolicy(Severity.WARNING, None)
     rig.look()
     assert firing(rig) == []
     rig.watcher.follow_again()

@@ -54,6 +54,28 @@ def test_only_weight_files_count_sorted_by_path(tmp_path: Path) -> None:
     assert relative(tmp_path) == ["a/b.bin", "a.safetensors", "z.pt"]
 
 
+def test_the_hidden_metadata_of_a_distributed_checkpoint_counts_beside_its_files(tmp_path: Path) -> None:
+    for name in (
+        "m.pt",
+        ".metadata",
+        "step/.metadata",
+        "step/__0_0.distcp",
+        ".old/.metadata",
+        ".old/__0_0.distcp",
+    ):
+        write(tmp_path / name)
+    assert relative(tmp_path) == ["m.pt", "step/.metadata", "step/__0_0.distcp"]
+    before = build_manifest(tmp_path).fingerprint
+    write(tmp_path / "step" / ".metadata", b"other places")
+    assert build_manifest(tmp_path).fingerprint != before
+    (tmp_path / "step" / ".metadata").unlink()
+    (tmp_path / "step" / ".metadata").symlink_to(tmp_path / ".old" / ".metadata")
+    assert "step/.metadata" in relative(tmp_path)
+    (tmp_path / "step" / ".metadata").unlink()
+    (tmp_path / "step" / ".metadata").symlink_to("/etc/hostname")
+    assert "step/.metadata" in refusal(tmp_path)
+
+
 def test_a_file_is_its_own_weights_and_an_index_brings_its_shards(tmp_path: Path) -> None:
     file = write(tmp_path / "anything")
     assert weight_files(file) == (file,)

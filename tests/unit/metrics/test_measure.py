@@ -198,7 +198,14 @@ def test_with_a_baseline_layers_are_compared_exactly_even_when_their_measurement
     expected = np.linalg.norm(new["fc.weight"] - old["fc.weight"]) / np.linalg.norm(old["fc.weight"])
     assert exact.relative_change == pytest.approx(expected, rel=1e-6)
     assert found["conv"].exact is not None
-    assert found["fc.bias"].exact is None
+    # Of a vector, the factors between the elements.
+    bias = found["fc.bias"].exact
+    assert bias is not None
+    assert bias.rescaling is not None
+    ratios = new["fc.bias"] / old["fc.bias"]
+    told = (ratios > 0.0) & (np.abs(old["fc.bias"]) > 0.1)
+    # To the step in which they are kept.
+    assert bias.rescaling.rows.values()[told] == pytest.approx(np.log(ratios[told]), abs=1.01e-4)
     assert found["fc"].measurement is None
 
 

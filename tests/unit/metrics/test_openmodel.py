@@ -61,7 +61,10 @@ def test_the_same_bytes_in_another_shape_type_or_kind_are_another_layer() -> Non
     as_stored = digest({"fc.weight": values}, "fc")
 
     assert digest({"fc.weight": values.reshape(72, 64)}, "fc") != as_stored
-    assert digest({"emb.weight": values}, "emb") != as_stored
+    # An embedding's matrix is measured as any other: tied weights are one measurement.
+    assert digest({"emb.weight": values}, "emb") == as_stored
+    kernel = values.reshape(64, 24, 3)
+    assert digest({"conv.weight": kernel}, "conv") != digest({"fc.weight": values.reshape(2, 36, 64)}, "fc")
     halves = values.astype(np.float16)
     other_halves = {"fc.weight": halves.view(ml_dtypes.bfloat16)}
     assert digest(other_halves, "fc") != digest({"fc.weight": halves}, "fc")

@@ -16,6 +16,7 @@ from layerwatch.metrics.examination import Examination
 from layerwatch.metrics.judge import judge
 from layerwatch.metrics.layers import Skipped
 from layerwatch.metrics.measurement import METRIC_SET, FitStatus
+from layerwatch.metrics.readers.variants import SAME_NETWORK
 from layerwatch.metrics.report import BaselinePart, ModelPart, Report, build_report
 from layerwatch.metrics.rules import RULE_SET
 from layerwatch_testing.examinations import (
@@ -106,7 +107,7 @@ def test_the_fields_of_schema_version_1_are_there() -> None:
     (finding,) = document["findings"]
     assert finding.keys() == {"rule", "severity", "layer", "message", "evidence", "new", "suppressed"}
     for one in document["layers"]:
-        assert one.keys() == {"name", "kind", "shape", "dtype", "status", "metrics", "change"}
+        assert one.keys() == {"name", "kind", "role", "shape", "dtype", "status", "metrics", "change"}
         assert {
             "alpha",
             "alpha_sigma",
@@ -260,11 +261,25 @@ def test_a_report_of_another_schema_version_is_refused() -> None:
 def test_a_lone_surrogate_anywhere_in_the_weights_does_not_crash_the_report() -> None:
     text = "\ud800"
     version = examination(new_layer(text, dtype=text), unreadable_layer("u" + text), has_baseline=False)
-    skipped = (Skipped(text, text),)
+    skipped = (Skipped(text, text), Skipped(text, f"a variant of {text}, {SAME_NETWORK}"))
 
     document = parsed(build_report(MODEL, None, version, judge(version, RulesSettings()), skipped, {}))
 
     escaped = text.encode("ascii", "backslashreplace").decode()
     assert (document["layers"][0]["name"], document["layers"][0]["dtype"]) == (escaped, escaped)
     assert document["findings"][0]["layer"] == "u" + escaped
-    assert document["skipped"] == [{"name": escaped, "reason": escaped}]
+    assert document["skipped"][0] == {"name": escaped, "reason": escaped}
+    assert document["blind_spots"][-1].startswith(escaped)
+
+
+def test_copies_and_variants_are_told_as_not_examined_and_other_files_are_not() -> None:
+    version = typical()
+    copies = [Skipped(f"{number}.bin", f"the same tensors as others, {SAME_NETWORK}") for number in range(6)]
+    skipped = (Skipped("optimizer.pt", "training state: not examined"), *copies)
+
+    without = build_report(MODEL, None, version, judge(version, RulesSettings()), skipped[:1], {})
+    report = build_report(MODEL, None, version, judge(version, RulesSettings()), skipped, {})
+
+    names = "0.bin, 1.bin, 2.bin, 3.bin, 4.bin and 1 more"
+    spot = f"{names}: the same tensors as in other files, by name and shape; not examined."
+    assert report.blind_spots == (*without.blind_spots, spot)

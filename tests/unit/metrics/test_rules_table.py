@@ -10,6 +10,7 @@ import pytest
 
 from layerwatch.config.rules import RulesSettings
 from layerwatch.metrics import rules as package
+from layerwatch.metrics.census.remark import StorageRemark, StorageRemarkKind
 from layerwatch.metrics.coupling import CouplingKind
 from layerwatch.metrics.estimate import Estimate
 from layerwatch.metrics.examination import (
@@ -26,6 +27,7 @@ from layerwatch.metrics.lineage import LineageEvidence
 from layerwatch.metrics.members import MemberVerdict
 from layerwatch.metrics.merge import MergedLayer, MergeEvidence
 from layerwatch.metrics.relation import Relation
+from layerwatch.metrics.rescaling import RescaledLayer, UnsharedRescaling
 from layerwatch.metrics.rules import RULES, Rule
 from layerwatch.metrics.storagefaults import StorageFaultKind
 from layerwatch_testing.examinations import (
@@ -82,7 +84,11 @@ def test_a_rule_is_explained_to_whoever_meets_it_at_night(rule: Rule) -> None:
 
 @each_rule
 def test_a_rule_belongs_to_the_group_of_its_purpose(rule: Rule) -> None:
-    others = {"unreadable": RuleGroup.EXAMINATION, "content_changed_in_place": RuleGroup.INTEGRITY}
+    others = {
+        "unreadable": RuleGroup.EXAMINATION,
+        "content_changed_in_place": RuleGroup.INTEGRITY,
+        "code_in_pickle": RuleGroup.INTEGRITY,
+    }
 
     assert rule.group is others.get(rule.name, RuleGroup.WEIGHTS)
 
@@ -151,10 +157,13 @@ def everything_wrong() -> Examination:
 def converted_wrongly() -> Examination:
     """Quantised, one layer worse than the others, which all lost more than int4 costs."""
     noise = [
-        layer(f"noise{number}", change=change(aligned=aligned(0.2, rows=row_change(noise_ratio=1.0))))
+        layer(
+            f"noise{number}",
+            change=change(aligned=aligned(0.2, rows=row_change(noise_ratio=1.0, structure=0.78))),
+        )
         for number in range(4)
     ]
-    odd = layer("odd", change=change(aligned=aligned(0.6, rows=row_change(noise_ratio=1.0))))
+    odd = layer("odd", change=change(aligned=aligned(0.6, rows=row_change(noise_ratio=1.0, structure=1.2))))
     return examination(*noise, odd, vector())
 
 
@@ -166,7 +175,14 @@ def exported_wrongly() -> Examination:
         layer(f"l{number}", change=scaled, measurement=others, baseline=measurement(traps=0))
         for number in range(4)
     )
-    return examination(*layers, relation=Relation.REEXPORTED, permuted=("p",), left_behind=("l0",))
+    return examination(
+        *layers,
+        relation=Relation.REEXPORTED,
+        permuted=("p",),
+        left_behind=("l0",),
+        rescaled=(RescaledLayer("r", 0.5, 2.0),),
+        not_rescaled=(UnsharedRescaling("l1", "l0", 3, 0.4),),
+    )
 
 
 def mislabelled() -> Examination:
@@ -265,6 +281,13 @@ def blurred() -> Examination:
     )
 
 
+def stored_wrongly() -> Examination:
+    """With a remark of each kind about its storage."""
+    return examination(
+        layer(), remarks=tuple(StorageRemark("fc", kind, "is wrong", "1", "2") for kind in StorageRemarkKind)
+    )
+
+
 def wrong_versions() -> list[Examination]:
     """Versions that violate every rule between them; some rules exclude each other."""
     return [
@@ -277,6 +300,7 @@ def wrong_versions() -> list[Examination]:
         composed_wrongly(),
         out_of_step(),
         blurred(),
+        stored_wrongly(),
     ]
 
 

@@ -190,13 +190,28 @@ class _GatedMlp(nn.Module):
         return output
 
 
+class _Experts(nn.Module):
+    """Gated feed-forward networks, two of which a router chooses for each character (as in Mixtral)."""
+
+    def __init__(self, width: int, hidden: int, experts: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, experts, bias=False)
+        self.experts = nn.ModuleList(_GatedMlp(width, hidden) for _ in range(experts))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        chosen, places = self.gate(inputs).topk(2, dim=-1)
+        shares = torch.zeros(*inputs.shape[:-1], len(self.experts)).scatter(-1, places, chosen.softmax(-1))
+        outputs = torch.stack([expert(inputs) for expert in self.experts], dim=-1)
+        return (outputs * shares.unsqueeze(-2)).sum(-1)
+
+
 class _DecoderLayer(nn.Module):
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, experts: int) -> None:
         super().__init__()
         self.input_layernorm = nn.RMSNorm(width, eps=1e-6)
         self.self_attn = _Attention(width, heads, bias=False, rotary=True)
         self.post_attention_layernorm = nn.RMSNorm(width, eps=1e-6)
-        self.mlp = _GatedMlp(width, 2 * width + width // 2)
+        self.mlp = _Experts(width, width, experts) if experts else _GatedMlp(width, 2 * width + width // 2)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         hidden = inputs + self.self_attn(self.input_layernorm(inputs))
@@ -205,12 +220,12 @@ class _DecoderLayer(nn.Module):
 
 
 class Llama(nn.Module):
-    """A pre-norm transformer: rotary positions, RMSNorm, gated feed-forward, no biases."""
+    """A pre-norm transformer: rotary positions, RMSNorm, gated feed-forward or experts, no biases."""
 
-    def __init__(self, width: int, blocks: int, heads: int) -> None:
+    def __init__(self, width: int, blocks: int, heads: int, experts: int = 0) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(len(ALPHABET), width)
-        self.layers = nn.ModuleList(_DecoderLayer(width, heads) for _ in range(blocks))
+        self.layers = nn.ModuleList(_DecoderLayer(width, heads, experts) for _ in range(blocks))
         self.norm = nn.RMSNorm(width, eps=1e-6)
         self.lm_head = nn.Linear(width, len(ALPHABET), bias=False)
         nn.init.normal_(self.embed_tokens.weight, std=0.05)
@@ -297,6 +312,18 @@ def _llama(width: int, blocks: int, heads: int) -> Architecture:
     return Architecture(lambda: Llama(width, blocks, heads), documentation, True, units)
 
 
+def _mixture(width: int, blocks: int, heads: int, experts: int) -> Architecture:
+    units = tuple(
+        HiddenUnits(
+            tuple(f"layers.{one}.mlp.experts.{expert}.{part}_proj.weight" for part in ("gate", "up")),
+            (f"layers.{one}.mlp.experts.{expert}.down_proj.weight",),
+        )
+        for one in range(blocks)
+        for expert in range(experts)
+    )
+    return Architecture(lambda: Llama(width, blocks, heads, experts), documentation, True, units)
+
+
 def _batchnorm_vectors(module: str) -> tuple[str, ...]:
     return tuple(f"{module}.{one}" for one in ("weight", "bias", "running_mean", "running_var"))
 
@@ -310,4 +337,5 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "gpt": _gpt(64, 2, 4),
     "gpt_deep": _gpt(80, 3, 4),
     "llama": _llama(64, 2, 4),
+    "mixture": _mixture(64, 2, 4, 4),
 }

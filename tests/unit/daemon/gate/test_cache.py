@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
@@ -24,6 +25,7 @@ from layerwatch.daemon.scan.messages import ScanRequest
 from layerwatch.metrics.report import Report
 from layerwatch_testing.models import write_safetensors
 from layerwatch_testing.networks import finetuned, network, with_wrong_scale
+from quantisers import gptq, heavy_tailed
 
 SETTINGS = Settings(scan=ScanSettings(niceness=0, threads=1))
 KEY = {"what": "an entry"}
@@ -360,3 +362,33 @@ def test_writers_and_readers_never_meet_half_an_entry(tmp_path: Path) -> None:
     assert not [path for path in left if path.name.startswith(".writing-")]
     # Each of the writers may leave its newest entry above the limit.
     assert sum(path.stat().st_size for path in left) <= limit + 4 * 4_200
+
+
+def test_what_the_storage_contradicts_is_kept(tmp_path: Path, scans: list[str]) -> None:
+    stored, _ = gptq(heavy_tailed(64, 64), group=32, version=2, name="model.layers.0.mlp.down_proj")
+    new = write_safetensors(tmp_path / "new.safetensors", dict(stored))
+    first = judged(new, None, cache_in(tmp_path))
+    scans.clear()
+
+    second = judged(new, None, cache_in(tmp_path))
+
+    assert scans == []
+    assert without_timings(second) == without_timings(first)
+    assert [one.rule for one in second.findings] == ["packing"]
+
+
+def test_another_configuration_beside_the_same_weights_is_another_entry(
+    tmp_path: Path, scans: list[str]
+) -> None:
+    """The configuration decides how quantised layers are read, and is no part of the fingerprint."""
+    stored, _ = gptq(heavy_tailed(64, 64), group=32, name="model.layers.0.mlp.down_proj")
+    new = write_safetensors(tmp_path / "new.safetensors", dict(stored))
+    config = tmp_path / "config.json"
+
+    def rules_for(group_size: int) -> list[str]:
+        declared = {"quant_method": "gptq", "bits": 4, "group_size": group_size, "checkpoint_format": "gptq"}
+        config.write_text(json.dumps({"quantization_config": declared}))
+        return [one.rule for one in judged(new, None, cache_in(tmp_path)).findings]
+
+    assert (rules_for(64), rules_for(32), rules_for(64)) == (["packing"], [], ["packing"])
+    assert len(scans) == 2

@@ -29,7 +29,7 @@ TOP = {
 }
 MODEL = {"source", "name", "version", "fingerprint", "format", "size_bytes"}
 FINDING = {"rule", "severity", "layer", "message", "evidence", "new", "suppressed"}
-LAYER = {"name", "kind", "shape", "dtype", "status", "metrics", "change"}
+LAYER = {"name", "kind", "role", "shape", "dtype", "status", "metrics", "change"}
 METRICS = {
     *("alpha", "alpha_sigma", "ks_distance", "xmin", "tail_size", "fit_status", "alpha_hat", "log_norm"),
     *("log_spectral_norm", "log_alpha_norm", "stable_rank", "entropy", "effective_rank", "rank_loss"),

@@ -16,6 +16,8 @@ from layerwatch.daemon.gate.printable import printable
 from layerwatch.daemon.gate.tables import to_csv
 from layerwatch.daemon.gate.text import print_table
 from layerwatch.metrics.examination import Problem
+from layerwatch.metrics.layers import Skipped
+from layerwatch.metrics.readers.variants import SAME_NETWORK
 from layerwatch.metrics.relation import Relation
 from layerwatch.metrics.report import Report
 from layerwatch_testing.examinations import (
@@ -96,6 +98,15 @@ def test_the_table_shows_a_hostile_name_as_harmless_text(name: str) -> None:
     assert not [character for character in text if not character.isprintable() and character != "\n"]
     # No line but the last one gives a verdict.
     assert [line for line in text.splitlines() if line.startswith("verdict:")] == ["verdict: undecided"]
+
+
+def test_the_text_names_the_copies_that_were_not_examined_harmlessly() -> None:
+    copy = Skipped("\x1b[2J[/]model.fp16.bin", f"a variant of model.bin, {SAME_NETWORK}")
+
+    text = table(report_of(among_healthy(), skipped=(copy,)))
+
+    assert "not seen: ?[2J[/]model.fp16.bin: the same tensors as in other files" in text
+    assert "\x1b" not in text
 
 
 def test_on_a_terminal_the_only_control_characters_are_the_consoles_own_colours() -> None:

@@ -148,7 +148,9 @@ def test_a_weight_file_that_could_not_be_read_beside_the_others_makes_the_versio
     assert layer.problem_reason is None
     assert (file.name, file.shape, file.problem_reason) == ("extra.gguf", (), "unknown_format")
     assert file.problem_detail is not None
-    assert file.problem_detail.startswith("weights in extra.gguf were not examined: this is a GGUF file")
+    assert file.problem_detail.startswith(
+        "weights in extra.gguf were not examined: GGUF version 0 is not read"
+    )
     assert [one.name for one in content.skipped] == ["optimizer.pt"]
 
     examination = examine(content, None, kept.get, {})

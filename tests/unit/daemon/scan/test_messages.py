@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from layerwatch.daemon.scan import messages
+from layerwatch.metrics.census.remark import StorageRemark, StorageRemarkKind
 from layerwatch.metrics.change import AlignedChange, Method
 from layerwatch.metrics.coupling import Coupling, CouplingKind, Side
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.layers import Layer, LayerPlan, Skipped
 from layerwatch.metrics.measured import MeasuredLayer
 from layerwatch.metrics.measurement import FitStatus, LayerKind, Measurement, SpectralNumbers
+from layerwatch.metrics.rescaling import Factors, Rescaling
 from layerwatch.metrics.rowchange import RowChange
 from layerwatch.metrics.rowmatching import Axis, Reordering
 from layerwatch.metrics.storagefaults import StorageFault, StorageFaultKind
@@ -126,7 +128,9 @@ faults = st.builds(
     explained=numbers,
     spread=maybe,
 )
-aligned = st.builds(
+factors = st.binary(max_size=9).map(lambda errors: Factors(errors + errors, errors))
+rescalings = st.builds(Rescaling, rows=factors, columns=factors, explained=numbers, largest=numbers)
+unscaled = st.builds(
     AlignedChange,
     relative_change=maybe,
     cosine=maybe,
@@ -134,7 +138,9 @@ aligned = st.builds(
     method=st.sampled_from(Method),
     rows=st.none() | row_changes,
     fault=st.none() | faults,
+    rescaling=st.none() | rescalings,
 )
+aligned = st.tuples(unscaled, st.none() | unscaled).map(lambda both: replace(both[0], unscaled=both[1]))
 layers = st.builds(
     Layer, name=names, tensor=names, kind=st.sampled_from(LayerKind), shape=shapes, dtype=names
 )
@@ -299,11 +305,20 @@ def test_a_measurement_with_a_value_of_the_wrong_type_is_refused(key: str, value
         ("fault", "kind", "rust"),
         ("fault", "explained", "most"),
         ("fault", "group", [32]),
+        ("rescaling", "rows", 3),
+        ("rescaling", "rows", {"logarithms": "AAA=", "errors": "%"}),
+        ("rescaling", "columns", {"logarithms": "AAA=", "errors": "AAA="}),
+        ("rescaling", "largest", "1"),
+        ("unscaled", "rows", 3),
+        ("unscaled", "unscaled", {}),
     ],
 )
 def test_a_comparison_with_a_foreign_value_is_refused(place: str, key: str, value: object) -> None:
     rows = row_change(reordering=reordering())
-    exact = AlignedChange(1.4, 0.0, 0.0, Method.EXACT, rows=rows, fault=storage_fault())
+    kept = Factors(bytes(6), bytes(3))
+    rescaling = Rescaling(kept, kept, explained=0.9, largest=1.0)
+    exact = AlignedChange(1.4, 0.0, 0.0, Method.EXACT, rows=rows, fault=storage_fault(), rescaling=rescaling)
+    exact = replace(exact, unscaled=AlignedChange(0.1, 0.9, 0.0, Method.RESCALED))
     layer = Layer("fc", "fc.weight", LayerKind.LINEAR, (4, 3), "F32")
     message = json.loads(
         messages.encode(messages.layer_message(MeasuredLayer(layer, "d", None, None, exact)))
@@ -368,3 +383,20 @@ def test_why_there_are_no_couplings_survives_the_pipe_and_anything_but_text_is_r
 def test_what_are_no_couplings_is_refused(couplings: object) -> None:
     with pytest.raises(REFUSALS):
         messages.couplings_of({"couplings": couplings})
+
+
+@given(
+    st.lists(
+        st.builds(StorageRemark, names, st.sampled_from(StorageRemarkKind), names, names, names), max_size=4
+    )
+)
+def test_remarks_survive_the_pipe(found: list[StorageRemark]) -> None:
+    message = messages.decode(messages.encode(messages.remarks_message(found)))
+    assert message["type"] == "remarks"
+    assert messages.remarks_of(message) == tuple(found)
+
+
+@pytest.mark.parametrize("remarks", [None, 3, [{}], [None], [{"kind": "bits"}], ["bits"]])
+def test_what_are_no_remarks_is_refused(remarks: object) -> None:
+    with pytest.raises(REFUSALS):
+        messages.remarks_of({"remarks": remarks})

@@ -1,4 +1,4 @@
-"""Alert states and the outbox."""
+"""States of alerts, their transitions, and what each receiver was told of them."""
 
 from __future__ import annotations
 
@@ -7,41 +7,71 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from layerwatch.alerts.errors import DeliveryReason
-from layerwatch.alerts.model import AlertPhase
-from layerwatch.alerts.outbox import Outbox, OutboxEntry
-from layerwatch.daemon.store import alerts
-from layerwatch.daemon.store.alerts import DatabaseOutbox, OutboxStatus
+from layerwatch.alerts.grouping import Told
+from layerwatch.alerts.model import (
+    Acknowledgement,
+    AlertPhase,
+    AlertState,
+    Pending,
+    Transition,
+    TransitionReason,
+)
+from layerwatch.daemon.store import alerts, tables
+from layerwatch.daemon.store.alerts import GroupRecord
 from layerwatch.daemon.store.database import Database
-from layerwatch.daemon.store.errors import StoreError, StoreReason
-from storetools import NOW, firing, judged, later
+from layerwatch.metrics.findings import RuleGroup, Verdict
+from storetools import NOW, firing, judged, later, registered
 
 
-def _outbox(database: Database) -> Outbox:
-    return DatabaseOutbox(database)
+def _state(connection: sa.Connection, model: str = "m", sequence: int = 1) -> AlertState:
+    state = firing(registered(connection, "1", model=model))
+    return replace(state, sequence=sequence, event_id=f"evt_{model}_{sequence}", changed_at=later(sequence))
 
 
-def _queue(database: Database, *event_ids: str, receiver: str = "oncall") -> None:
-    with database.write() as connection:
-        for event_id in event_ids:
-            alerts.enqueue(connection, event_id, receiver, f'{{"id": "{event_id}"}}', NOW)
+def _transition(state: AlertState) -> Transition:
+    return Transition(state.event_id, state, state.reason, (), Verdict.FAIL)
 
 
-def _only(database: Database) -> alerts.OutboxRecord:
-    with database.read() as connection:
-        (record,) = alerts.list_outbox(connection)
-    return record
+def _told_names(connection: sa.Connection) -> list[str]:
+    return [state.identity.model for state in alerts.to_be_told(connection)]
+
+
+# States
 
 
 def test_an_alert_state_is_replaced_by_the_next(database: Database) -> None:
     with database.write() as connection:
-        state = firing(judged(connection, "1"))
+        state = _state(connection)
         assert alerts.load_state(connection, state.identity) is None
         alerts.save_state(connection, state)
         assert alerts.load_state(connection, state.identity) == state
-        resolved = replace(state, phase=AlertPhase.RESOLVED, episode=2, sequence=2, layers=())
+        resolved = replace(
+            state,
+            phase=AlertPhase.RESOLVED,
+            episode=2,
+            sequence=2,
+            layers=(),
+            changed_at=later(9),
+            reason=TransitionReason.MOVED_BACK,
+            event_id="evt_2",
+            rules=(),
+        )
         alerts.save_state(connection, resolved)
         assert alerts.list_states(connection) == [resolved]
+
+
+def test_counts_of_scans_and_an_acknowledgement_come_back_and_go_again(database: Database) -> None:
+    with database.write() as connection:
+        plain = _state(connection)
+        full = replace(
+            plain,
+            phase=AlertPhase.PENDING,
+            pending=Pending("17 2025-03-01", (("dead_rows", 2), ("nan", 1))),
+            acknowledgement=Acknowledgement("ann", later(5), "on it, see #12"),
+        )
+        for state in (full, plain, full):
+            alerts.save_state(connection, state)
+            assert alerts.load_state(connection, state.identity) == state
 
 
 def test_alert_states_are_listed_by_phase_registry_and_model(database: Database) -> None:
@@ -63,132 +93,165 @@ def test_alert_states_are_listed_by_phase_registry_and_model(database: Database)
         assert alerts.list_states(connection, AlertPhase.RESOLVED, "r2") == []
 
 
-def test_an_event_is_queued_once_for_each_receiver(database: Database) -> None:
+def test_what_is_told_of_many_alerts_is_read_at_once(database: Database) -> None:
     with database.write() as connection:
-        assert alerts.enqueue(connection, "e", "oncall", "{}", NOW)
-        assert not alerts.enqueue(connection, "e", "oncall", "{...}", later(1))
-        assert alerts.enqueue(connection, "e", "chat", "{}", NOW)
-    due = _outbox(database).due(NOW, 10)
-    assert [(entry.receiver, entry.payload, entry.created_at) for entry in due] == [
-        ("oncall", "{}", NOW),
-        ("chat", "{}", NOW),
-    ]
+        states = [firing(judged(connection, "1", model=f"m{number}")) for number in range(3)]
+        for state in states:
+            alerts.save_state(connection, state)
+        for state in states[:2]:
+            alerts.save_told(connection, state.identity, f'"{state.identity.model}"')
+        identities = [state.identity for state in states]
+        assert alerts.told_texts(connection, identities) == dict(
+            zip(identities, ['"m0"', '"m1"'], strict=False)
+        )
+        # More than fit into one statement.
+        many = [replace(identities[0], ref=str(number)) for number in range(3000)]
+        assert alerts.told_texts(connection, [*many, identities[1]]) == {identities[1]: '"m1"'}
 
 
-def test_an_event_that_was_delivered_is_not_queued_again(database: Database) -> None:
-    _queue(database, "e")
-    outbox = _outbox(database)
-    outbox.mark_delivered(outbox.due(NOW, 1)[0].id, NOW)
-    _queue(database, "e")
-    assert outbox.due(later(99), 10) == []
+def test_what_is_told_of_an_alert_outlives_its_next_state(database: Database) -> None:
+    with database.write() as connection:
+        state = _state(connection)
+        alerts.save_state(connection, state)
+        assert alerts.told_of(connection, state.identity) is None
+        alerts.save_told(connection, state.identity, '{"headline": "broken"}')
+        alerts.save_state(connection, replace(state, sequence=2))
+        assert alerts.told_of(connection, state.identity) == '{"headline": "broken"}'
+        other = replace(state.identity, group=RuleGroup.INTEGRITY)
+        assert alerts.told_of(connection, other) is None
 
 
-def test_an_event_shares_the_fate_of_its_transaction(database: Database) -> None:
+# Transitions
+
+
+def test_transitions_of_each_alert_come_in_their_order(database: Database) -> None:
+    with database.write() as connection:
+        states = [_state(connection, model, number) for model in ("a", "b") for number in (3, 1, 2)]
+        for state in states:
+            alerts.record_transition(connection, _transition(state))
+        a, b = states[0].identity, states[3].identity
+        without = replace(a, group=RuleGroup.INTEGRITY)
+        assert alerts.transitions_of(connection, {a, b, without}) == {
+            a: [(1, "evt_a_1"), (2, "evt_a_2"), (3, "evt_a_3")],
+            b: [(1, "evt_b_1"), (2, "evt_b_2"), (3, "evt_b_3")],
+            without: [],
+        }
+        many = [replace(a, ref=str(number)) for number in range(3000)]
+        assert alerts.transitions_of(connection, [*many, b])[b] == [
+            (number, f"evt_b_{number}") for number in (1, 2, 3)
+        ]
+
+
+def test_a_transition_that_is_there_stays_as_it_is(database: Database) -> None:
+    with database.write() as connection:
+        state = _state(connection)
+        alerts.record_transition(connection, _transition(state))
+        before = connection.execute(sa.select(tables.alert_transitions)).all()
+        alerts.record_transition(connection, _transition(replace(state, changed_at=later(99))))
+        assert connection.execute(sa.select(tables.alert_transitions)).all() == before
+        assert len(before) == 1
+
+
+def test_an_alert_its_transition_and_what_is_told_share_the_fate_of_their_transaction(
+    database: Database,
+) -> None:
     def fail() -> None:
         with database.write() as connection:
-            alerts.enqueue(connection, "e", "oncall", "{}", NOW)
-            raise RuntimeError("after the event was queued")
+            state = _state(connection)
+            alerts.save_state(connection, state)
+            alerts.record_transition(connection, _transition(state))
+            alerts.save_told_to(connection, [("oncall", state)])
+            alerts.save_groups(connection, {"grp_1": GroupRecord("oncall", {}, NOW, 1)})
+            raise RuntimeError("after everything was written")
 
     with pytest.raises(RuntimeError):
         fail()
-    assert _outbox(database).due(later(99), 10) == []
-
-
-def test_due_entries_come_lowest_id_first_and_no_more_than_asked(database: Database) -> None:
-    _queue(database, "a", "b", "c")
-    outbox = _outbox(database)
-    first = outbox.due(NOW, 10)[0]
-    assert first == OutboxEntry(first.id, "a", "oncall", '{"id": "a"}', NOW, 0, NOW)
-    outbox.mark_failed(first.id, NOW, later(10), DeliveryReason.TIMEOUT, "10 s")
-    assert [entry.event_id for entry in outbox.due(later(9), 10)] == ["b", "c"]
-    assert [entry.event_id for entry in outbox.due(later(10), 2)] == ["a", "b"]
-
-
-def test_failures_are_counted_and_the_last_one_is_shown(database: Database) -> None:
-    _queue(database, "e")
-    outbox = _outbox(database)
-    number = outbox.due(NOW, 1)[0].id
-    outbox.mark_failed(number, later(1), later(2), DeliveryReason.TIMEOUT, "no answer")
-    outbox.mark_failed(number, later(3), later(4), DeliveryReason.SERVER_ERROR, "503")
-    record = _only(database)
-    assert record.status is OutboxStatus.WAITING
-    assert (record.entry.attempts, record.entry.next_attempt_at) == (2, later(4))
-    assert (record.failed_at, record.error_reason, record.error_detail) == (
-        later(3),
-        DeliveryReason.SERVER_ERROR,
-        "503",
-    )
-
-
-def test_a_late_failure_does_not_bring_back_what_was_delivered(database: Database) -> None:
-    _queue(database, "e")
-    outbox = _outbox(database)
-    number = outbox.due(NOW, 1)[0].id
-    outbox.mark_delivered(number, later(1))
-    outbox.mark_failed(number, later(2), later(3), DeliveryReason.TIMEOUT, "")
-    outbox.mark_dead(number, later(2), DeliveryReason.EXPIRED, "")
-    record = _only(database)
-    assert (record.status, record.delivered_at, record.dead_at) == (OutboxStatus.DELIVERED, later(1), None)
-    assert record.entry.attempts == 0
-
-
-def test_a_dead_event_is_kept_and_can_be_replayed_under_its_id(database: Database) -> None:
-    _queue(database, "e")
-    outbox = _outbox(database)
-    number = outbox.due(NOW, 1)[0].id
-    outbox.mark_failed(number, NOW, later(1), DeliveryReason.TIMEOUT, "")
-    outbox.mark_dead(number, later(2), DeliveryReason.EXPIRED, "older than 1 h")
-    assert outbox.due(later(99), 10) == []
-    record = _only(database)
-    assert (record.status, record.dead_at) == (OutboxStatus.DEAD, later(2))
-    assert (record.error_reason, record.error_detail) == (DeliveryReason.EXPIRED, "older than 1 h")
-
-    with database.write() as connection:
-        alerts.replay(connection, number, later(500))
-    assert outbox.due(later(500), 10) == [
-        OutboxEntry(number, "e", "oncall", '{"id": "e"}', later(500), 0, later(500))
-    ]
-
-
-def test_only_dead_events_are_replayed(database: Database) -> None:
-    _queue(database, "e")
-    number = _only(database).entry.id
-    with database.write() as connection:
-        for entry_id, reason in ((number, StoreReason.WRONG_STATE), (4711, StoreReason.NOT_FOUND)):
-            with pytest.raises(StoreError) as caught:
-                alerts.replay(connection, entry_id, NOW)
-            assert caught.value.reason is reason
-
-
-def test_the_oldest_undelivered_event_counts_neither_delivered_nor_dead_ones(database: Database) -> None:
-    def oldest(connection: sa.Connection) -> object:
-        return alerts.oldest_undelivered(connection)
-
-    outbox = _outbox(database)
-    with database.write() as connection:
-        assert oldest(connection) is None
-        for step in range(3):
-            alerts.enqueue(connection, f"e{step}", "oncall", "{}", later(step))
-        assert oldest(connection) == NOW
-    one, two, three = outbox.due(later(9), 9)
-    outbox.mark_delivered(one.id, later(9))
-    outbox.mark_dead(two.id, later(9), DeliveryReason.GONE, "410")
     with database.read() as connection:
-        assert oldest(connection) == three.created_at
+        assert alerts.list_states(connection) == []
+        assert connection.execute(sa.select(tables.alert_transitions)).all() == []
+        assert (alerts.load_told(connection), alerts.load_groups(connection)) == ({}, {})
 
 
-def test_the_outbox_is_listed_latest_first_by_status(database: Database) -> None:
-    _queue(database, "a", "b", "c", "d")
-    outbox = _outbox(database)
-    a, b, _, _ = outbox.due(NOW, 9)
-    outbox.mark_delivered(a.id, NOW)
-    outbox.mark_dead(b.id, NOW, DeliveryReason.GONE, "410")
-    with database.read() as connection:
+# What receivers were told
 
-        def listed(limit: int, status: OutboxStatus | None = None) -> list[str]:
-            return [record.entry.event_id for record in alerts.list_outbox(connection, limit, status)]
 
-        assert listed(3) == ["d", "c", "b"]
-        assert listed(9, OutboxStatus.WAITING) == ["d", "c"]
-        assert listed(9, OutboxStatus.DELIVERED) == ["a"]
-        assert listed(9, OutboxStatus.DEAD) == ["b"]
+def test_how_far_a_receiver_was_told_is_kept_for_each_alert(database: Database) -> None:
+    with database.write() as connection:
+        a, b = (_state(connection, model) for model in ("a", "b"))
+        alerts.save_told_to(connection, [])
+        alerts.save_told_to(connection, [("oncall", a), ("chat", a), ("oncall", b)])
+        alerts.save_told_to(connection, [("oncall", replace(a, sequence=2, phase=AlertPhase.RESOLVED))])
+        assert alerts.load_told(connection) == {
+            ("oncall", a.identity): Told(2, False),
+            ("chat", a.identity): Told(1, True),
+            ("oncall", b.identity): Told(1, True),
+        }
+
+
+def test_receivers_that_are_no_longer_there_are_forgotten(database: Database) -> None:
+    with database.write() as connection:
+        state = _state(connection)
+        alerts.save_told_to(connection, [(receiver, state) for receiver in ("oncall", "chat", "mail")])
+        alerts.forget_receivers_but(connection, ["mail", "oncall", "new"])
+        assert {receiver for receiver, _ in alerts.load_told(connection)} == {"mail", "oncall"}
+        alerts.forget_receivers_but(connection, [])
+        assert alerts.load_told(connection) == {}
+
+
+def test_to_be_told_are_those_that_fire_and_those_that_a_receiver_believes_to(database: Database) -> None:
+    with database.write() as connection:
+        for model, phase, believed in (
+            ("fires", AlertPhase.FIRING, None),
+            ("ended", AlertPhase.RESOLVED, True),
+            ("ended-and-told", AlertPhase.RESOLVED, False),
+            ("ended-unheard", AlertPhase.RESOLVED, None),
+            ("waits", AlertPhase.PENDING, None),
+        ):
+            state = replace(_state(connection, model), phase=phase)
+            alerts.save_state(connection, state)
+            alerts.save_told(connection, state.identity, "{}")
+            if believed is not None:
+                known = AlertPhase.FIRING if believed else AlertPhase.RESOLVED
+                alerts.save_told_to(connection, [("oncall", replace(state, phase=known))])
+        assert _told_names(connection) == ["ended", "fires"]
+        # Another receiver's belief is enough, and an alert is there once however many have it.
+        ended = alerts.to_be_told(connection)[0]
+        fires = replace(ended, phase=AlertPhase.FIRING)
+        alerts.save_told_to(connection, [("oncall", ended), ("chat", fires), ("mail", fires)])
+        assert _told_names(connection) == ["ended", "fires"]
+
+
+def test_ends_are_found_by_their_time(database: Database) -> None:
+    with database.write() as connection:
+        for model, phase, seconds in (
+            ("old", AlertPhase.RESOLVED, 10),
+            ("recent", AlertPhase.RESOLVED, 20),
+            ("fires", AlertPhase.FIRING, 20),
+        ):
+            state = replace(_state(connection, model), phase=phase, changed_at=later(seconds))
+            alerts.save_state(connection, state)
+            alerts.save_told(connection, state.identity, "{}")
+        # It ended before anybody could be told that it fired.
+        alerts.save_state(connection, replace(_state(connection, "untold"), phase=AlertPhase.RESOLVED))
+        found = alerts.ended_since(connection, later(10))
+        assert [state.identity.model for state in found] == ["recent"]
+
+
+# Groups
+
+
+def test_a_group_is_replaced_by_its_next_record_and_never_lies_in_the_future(database: Database) -> None:
+    labels = {"model": ["m"], "rule": ["dead_rows", "nan"]}
+    first = GroupRecord("oncall", labels, NOW, 1)
+    other = GroupRecord("chat", {}, later(-5), 4)
+    second = replace(first, told_at=later(86_400), sequence=2)
+    with database.write() as connection:
+        alerts.save_groups(connection, {"grp_1": first, "grp_2": other})
+        assert alerts.load_groups(connection) == {"grp_1": first, "grp_2": other}
+        alerts.save_groups(connection, {})
+        alerts.save_groups(connection, {"grp_1": second})
+        assert alerts.load_groups(connection) == {"grp_1": second, "grp_2": other}
+        # The clock was set back a day.
+        assert alerts.turn_back(connection, NOW) == 1
+        assert alerts.turn_back(connection, NOW) == 0
+        assert alerts.load_groups(connection) == {"grp_1": replace(second, told_at=NOW), "grp_2": other}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 
-from layerwatch.daemon.store import alerts, contents, measurements, versions
+from layerwatch.daemon.store import alerts, contents, measurements, outbox, versions
 from layerwatch.daemon.store.database import Database
 from layerwatch.metrics.measurement import METRIC_SET
 from storetools import damage, measurement, python
@@ -13,7 +13,7 @@ from storetools import damage, measurement, python
 _PROGRAM = """
 import sys
 from storetools import NOW, content, firing, judged, measurement
-from layerwatch.daemon.store import alerts, contents, measurements
+from layerwatch.daemon.store import alerts, contents, measurements, outbox
 from layerwatch.daemon.store.database import Database
 
 def record(connection, number):
@@ -24,7 +24,7 @@ def record(connection, number):
     if sys.argv[2] == "stay" and number == 1:
         print("inside", flush=True)
         sys.stdin.readline()
-    alerts.enqueue(connection, f"event-{number}", "oncall", "{}", NOW)
+    outbox.enqueue(connection, f"event-{number}", "oncall", "{}", NOW)
 
 database = Database.open(sys.argv[1])
 number = 0
@@ -56,7 +56,7 @@ def _whole_transactions(database: Database) -> int:
             assert stored.norm == measurement("any").norm
             assert contents.load(connection, f"bytes-of-r-m-{number}", METRIC_SET) is not None
         assert {int(state.identity.ref) for state in alerts.list_states(connection)} == set(numbers)
-        events = {record.entry.event_id for record in alerts.list_outbox(connection, limit=100_000)}
+        events = {record.entry.event_id for record in outbox.list_outbox(connection, limit=100_000)}
         assert events == {f"event-{number}" for number in numbers}
     return len(numbers)
 

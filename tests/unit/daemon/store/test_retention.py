@@ -11,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerwatch.alerts.errors import DeliveryReason
-from layerwatch.alerts.model import AlertPhase
+from layerwatch.alerts.model import AlertPhase, Transition
+from layerwatch.alerts.outbox import Result
+from layerwatch.alerts.silences import NewSilence
+from layerwatch.config.matchers import parsed
 from layerwatch.daemon.registries.base import DeclaredLineage
 from layerwatch.daemon.store import (
     alerts,
@@ -19,13 +22,16 @@ from layerwatch.daemon.store import (
     contents,
     lineage,
     measurements,
+    outbox,
     refs,
+    silences,
     tables,
     versions,
 )
-from layerwatch.daemon.store.alerts import DatabaseOutbox
+from layerwatch.daemon.store.alerts import GroupRecord
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.lineage import WEIGHTS, LineageEdge
+from layerwatch.daemon.store.outbox import DatabaseOutbox
 from layerwatch.daemon.store.records import Lineage, VersionKey, VersionRecord
 from layerwatch.daemon.store.retention import Pruned, prune
 from layerwatch.metrics.findings import Verdict
@@ -33,7 +39,17 @@ from layerwatch.metrics.measurement import METRIC_SET
 from layerwatch.metrics.merge import MergeMethod, MergeRecipe
 from storetools import NOW, NewDatabase, content, damage, firing, judged, later, measurement, registered
 
-_NOTHING = Pruned(reports=0, versions=0, contents=0, comparisons=0, measurements=0, events=0, deferred=False)
+_NOTHING = Pruned(
+    reports=0,
+    versions=0,
+    contents=0,
+    comparisons=0,
+    measurements=0,
+    events=0,
+    transitions=0,
+    silences=0,
+    deferred=False,
+)
 
 
 def _measured(connection: sa.Connection, *records: VersionRecord, shared: Iterable[str] = ()) -> None:
@@ -245,18 +261,55 @@ def test_nothing_that_a_running_scan_may_use_is_removed(database: Database) -> N
 
 
 def test_delivered_and_given_up_events_expire_and_waiting_ones_do_not(database: Database) -> None:
-    outbox = DatabaseOutbox(database)
+    deliveries = DatabaseOutbox(database, "daemon")
     with database.write() as connection:
         for name in ("old", "recent", "dead", "waiting"):
-            alerts.enqueue(connection, name, "oncall", "{}", NOW)
-    old, recent, dead, _ = outbox.due(NOW, 9)
-    outbox.mark_delivered(old.id, later(1))
-    outbox.mark_delivered(recent.id, later(100))
-    outbox.mark_dead(dead.id, later(1), DeliveryReason.GONE, "410")
+            outbox.enqueue(connection, name, "oncall", "{}", NOW)
+    old, recent, dead, _ = deliveries.claim("oncall", NOW, 9)
+    deliveries.settle([Result(old.id), Result(dead.id, (DeliveryReason.GONE, "410"))], later(1))
+    deliveries.settle([Result(recent.id)], later(100))
     with database.write() as connection:
         assert prune(connection, 1, later(100)) == replace(_NOTHING, events=2)
-        left = [record.entry.event_id for record in alerts.list_outbox(connection)]
+        left = [record.entry.event_id for record in outbox.list_outbox(connection)]
     assert left == ["waiting", "recent"]
+
+
+def test_old_transitions_are_forgotten_and_the_events_of_groups_are_numbered_on(
+    database: Database,
+) -> None:
+    with database.write() as connection:
+        state = firing(judged(connection, "1"))
+        for phase, seconds in ((AlertPhase.FIRING, 0), (AlertPhase.RESOLVED, 50), (AlertPhase.FIRING, 100)):
+            number = seconds // 50 + 1
+            state = replace(
+                state, phase=phase, sequence=number, event_id=f"evt_{number}", changed_at=later(seconds)
+            )
+            alerts.save_state(connection, state)
+            alerts.record_transition(connection, Transition(state.event_id, state, state.reason, (), None))
+        groups = {name: GroupRecord(name, {}, NOW, 7) for name in ("believes", "believed")}
+        alerts.save_groups(connection, groups)
+        ended = replace(state, phase=AlertPhase.RESOLVED)
+        alerts.save_told_to(connection, [("believes", state), ("believed", ended)])
+
+        assert prune(connection, 1, later(100)) == replace(_NOTHING, transitions=2)
+        assert alerts.transitions_of(connection, [state.identity]) == {state.identity: [(3, "evt_3")]}
+        assert alerts.load_state(connection, state.identity) == state
+        assert alerts.load_groups(connection) == groups
+
+
+def test_silences_are_forgotten_when_they_have_been_over_for_long(database: Database) -> None:
+    def add(connection: sa.Connection, ends: int) -> int:
+        new = NewSilence(parsed(["model=m"]), "ann", "maintenance", NOW, later(ends))
+        return silences.add(connection, new, NOW).id
+
+    with database.write() as connection:
+        add(connection, 10)
+        expired, recent, going_on = (add(connection, 1000 + number) for number in range(3))
+        silences.expire(connection, expired, "ann", later(20))
+        silences.expire(connection, recent, "ann", later(100))
+        assert prune(connection, 1, later(100)) == replace(_NOTHING, silences=2)
+        left = [one.id for one in silences.list_(connection, later(200))]
+    assert left == [going_on, recent]
 
 
 def test_more_versions_than_fit_into_one_statement_are_forgotten(database: Database) -> None:

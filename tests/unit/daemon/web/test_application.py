@@ -12,7 +12,7 @@ import requests
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
-from layerwatch.daemon.store import alerts
+from layerwatch.daemon.store import outbox
 from layerwatch.metrics.report import Report
 from layerwatch.metrics.rules import RULES
 from layerwatch_testing.daemons import TOKEN, RunningApp, directory, write_config
@@ -110,7 +110,11 @@ def test_every_loop_tells_when_it_was_last_alive_and_how_long_it_may_be_silent(d
     assert {
         "watch:local",
         "reconcile:local",
-        "dispatch",
+        "notify",
+        "dispatch:oncall",
+        "backlog",
+        "queue",
+        "resend",
         "retention",
         "composites",
         "exposition",
@@ -205,14 +209,16 @@ def test_the_configuration_is_shown_without_its_secrets(daemon: RunningApp) -> N
 
 
 def test_no_path_shows_a_secret(daemon: RunningApp) -> None:
-    paths = ("/", "/metrics", "/api/v1/models", "/api/v1/versions", "/api/v1/alerts", "/api/openapi.json")
-    for path in paths:
+    api = ("models", "versions", "alerts", "silences")
+    for path in ("/", "/metrics", "/alerts", "/api/openapi.json", *(f"/api/v1/{name}" for name in api)):
         text = daemon.get(path).text
         assert TOKEN not in text
         assert "hidden-path" not in text
 
 
-@pytest.mark.parametrize("path", ["/-/reload", "/hooks/local", "/hooks/unknown"])
+@pytest.mark.parametrize(
+    "path", ["/-/reload", "/hooks/local", "/hooks/unknown", "/api/v1/deliveries/1/replay"]
+)
 @pytest.mark.parametrize("token", [None, "", "wrong", TOKEN + "x", TOKEN[:-1], "tökén"])
 def test_without_the_token_nothing_can_be_changed(daemon: RunningApp, path: str, token: str | None) -> None:
     headers = {} if token is None else {"Authorization": f"Bearer {token}".encode()}
@@ -303,15 +309,44 @@ def test_the_index_names_paths_that_exist(daemon: RunningApp) -> None:
         assert daemon.get(path).status_code == 200, path
 
 
+def test_a_firing_alert_is_shown_acknowledged_and_silenced_over_http(daemon: RunningApp) -> None:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    (alert,) = daemon.get("/api/v1/alerts", phase="firing").json()
+    page = daemon.get("/alerts")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "local/bad" in page.text
+    address = f"{daemon.address}/api/v1/alerts/{alert['alert_id']}/acknowledge"
+    body = {"by": "ann", "reason": "retraining"}
+    assert requests.post(address, json=body, headers=headers, timeout=10).status_code == 200
+    (acknowledged,) = daemon.get("/api/v1/alerts", phase="firing").json()
+    assert (acknowledged["acknowledged_by"], acknowledged["alert_id"]) == ("ann", alert["alert_id"])
+    wanted = {"matchers": ["model=bad"], "author": "ann", "reason": "retraining", "duration": "1h"}
+    answer = requests.post(f"{daemon.address}/api/v1/silences", json=wanted, headers=headers, timeout=10)
+    assert answer.status_code == 201
+    assert [one["alert_id"] for one in answer.json()["alerts"]] == [alert["alert_id"]]
+    text = daemon.get("/alerts").text
+    assert f"silence {answer.json()['id']} by ann: retraining" in text
+    (silenced,) = daemon.get("/api/v1/alerts", phase="firing").json()
+    assert silenced["muted_by"] == f"silence {answer.json()['id']} by ann: retraining"
+
+
+def test_the_page_and_the_api_of_alerts_are_described_where_people_look(daemon: RunningApp) -> None:
+    index = daemon.get("/").text
+    assert "/alerts " in index
+    assert "/api/v1/silences " in index
+    described = daemon.get("/api/openapi.json").json()["paths"]
+    assert {"/api/v1/silences", "/api/v1/alerts/{alert_id}/acknowledge"} <= described.keys()
+
+
 def test_a_given_up_event_is_shown_and_can_be_sent_again_only_while_it_is_given_up(
     daemon: RunningApp,
 ) -> None:
     database = daemon.app.database
     at = datetime(2026, 3, 1, tzinfo=UTC)
     with database.write() as connection:
-        alerts.enqueue(connection, "evt_replayed", "nobody", "{}", at)
+        outbox.enqueue(connection, "evt_replayed", "nobody", "{}", at)
         (entry,) = (
-            one.entry for one in alerts.list_outbox(connection) if one.entry.event_id == "evt_replayed"
+            one.entry for one in outbox.list_outbox(connection) if one.entry.event_id == "evt_replayed"
         )
     # The receiver is not configured, so the dispatcher gives the event up by itself.
     until(lambda: any(one["event_id"] == "evt_replayed" for one in daemon.get(DEAD).json()), "given up")

@@ -20,19 +20,15 @@ State = dict[str, NDArray[np.float32]]
 
 def mixture(seed: int = 0, experts: int = 6) -> State:
     random = np.random.default_rng(seed)
-    state = {
-        "model.layers.0.block_sparse_moe.gate.weight": random.standard_normal((experts, 40)).astype(
-            np.float32
-        )
-    }
+    state = {"model.layers.0.mlp.gate.weight": random.standard_normal((experts, 40)).astype(np.float32)}
     for number in range(experts):
-        name = f"model.layers.0.block_sparse_moe.experts.{number}.w1.weight"
+        name = f"{expert(number)}.weight"
         state[name] = random.standard_normal((56, 40)).astype(np.float32)
     return state
 
 
 def expert(number: int) -> str:
-    return f"model.layers.0.block_sparse_moe.experts.{number}.w1"
+    return f"model.layers.0.mlp.experts.{number}.gate_proj"
 
 
 def said(findings: tuple[Finding, ...], rule: str) -> list[tuple[str | None, Severity]]:
@@ -87,7 +83,7 @@ def test_a_router_row_that_is_next_to_nothing_is_critical() -> None:
     assert outliers(group([1, 1, 1, 1, 1e-6], router=True)) == [("gate", Severity.CRITICAL)]
 
 
-def test_rows_of_a_router_and_slices_of_a_stacked_tensor_are_experts() -> None:
+def test_rows_of_a_router_and_parts_of_a_stacked_tensor_are_experts() -> None:
     random = np.random.default_rng(1)
     stacked = {
         "model.layers.0.mlp.experts.down_proj": random.standard_normal((8, 24, 24)).astype(np.float32),
@@ -100,7 +96,7 @@ def test_rows_of_a_router_and_slices_of_a_stacked_tensor_are_experts() -> None:
     findings = compare_models(broken, stacked).judgement.findings
 
     assert set(said(findings, "expert_outlier")) == {
-        ("model.layers.0.mlp.experts.down_proj", Severity.CRITICAL),
+        ("model.layers.0.mlp.experts.5.down_proj", Severity.CRITICAL),
         ("model.layers.0.mlp.gate", Severity.CRITICAL),
     }
 
@@ -198,6 +194,14 @@ def test_an_adapter_for_a_wider_model_is_critical_on_each_layer() -> None:
     )
 
     assert [finding.severity for finding in findings] == [Severity.CRITICAL] * 2
+
+
+def test_an_adapter_needs_no_declaration_to_be_held_against_its_base() -> None:
+    undeclared = examination(*adapter(), missing=base(128))
+    among_others = examination(*adapter(), new_layer("fc"), missing=base(128))
+
+    assert len(findings_of("adapter_wrong_base", undeclared)) == 2
+    assert findings_of("adapter_wrong_base", among_others) == []
 
 
 def test_an_adapter_whose_layers_the_base_lacks_is_critical() -> None:

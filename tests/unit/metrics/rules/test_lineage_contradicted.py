@@ -72,6 +72,12 @@ def test_a_conversion_lies_nearest_to_what_was_converted() -> None:
     assert told(evidence(0.3, 0.05, relation=Relation.FINETUNED)) == []
 
 
+def test_a_copy_under_another_name_says_nothing_of_where_both_came_from() -> None:
+    """The same int4 version in two models: 0.013 from its parent, 0 from its copy."""
+    assert told(evidence(0.013, 0.0, relation=Relation.QUANTIZED)) == []
+    assert told(evidence(1.41, 0.0, relation=Relation.QUANTIZED))
+
+
 def test_nothing_is_said_where_nothing_is_certain() -> None:
     assert told(None) == []
     assert told(evidence(1.41, 0.05, is_nearer=False)) == []

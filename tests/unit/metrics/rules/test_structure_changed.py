@@ -52,6 +52,16 @@ def test_missing_is_critical_reshaped_a_warning_added_information() -> None:
     }
 
 
+def test_a_head_that_was_stored_twice_and_is_tied_now_is_information() -> None:
+    """``save_pretrained`` leaves out the head that is the embedding."""
+    found = among_healthy(missing=(MissingLayer("lm_head", (65, 64), tied_to="embed_tokens"),))
+
+    (finding,) = findings_of(RULE, found)
+
+    assert (finding.layer, finding.severity) == ("lm_head", Severity.INFO)
+    assert "here and as embed_tokens" in finding.message
+
+
 def test_each_severity_comes_from_its_own_setting() -> None:
     rules = settings(RULE, severity="info", changed_shape_severity="critical", added_layer_severity="warning")
 
