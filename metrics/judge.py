@@ -20,6 +20,8 @@ STATUS_OF_SEVERITY = {
     Severity.CRITICAL: LayerStatus.BROKEN,
 }
 
+_PLANE = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
@@ -67,13 +69,26 @@ def judge(examination: Examination, rules: RulesSettings) -> Judgement:
 
 
 def _without_echoes(findings: Sequence[Finding]) -> list[Finding]:
-    """Leave out that a layer changed by noise where a rule knows what was done to it."""
+    """Leave out that a layer changed by noise, or has copies of rows, where a rule knows what was done to it."""
     broken = {finding.layer for finding in findings if finding.severity is Severity.CRITICAL}
+    flat = {finding.layer for finding in findings if _is_flat(finding)}
     return [
         finding
         for finding in findings
-        if finding.rule != "noise_like" or finding.layer is None or finding.layer not in broken
+        if finding.layer is None
+        or not (
+            (finding.rule == "noise_like" and finding.layer in broken)
+            or (finding.rule == "duplicate_rows" and finding.layer in flat)
+        )
     ]
+
+
+def _is_flat(finding: Finding) -> bool:
+    """Whether a layer lost so much rank that many of its rows must be near to others: in a plane, or on a line."""
+    if finding.rule != "rank_lost" or finding.severity is not Severity.CRITICAL:
+        return False
+    left = finding.evidence.get("directions_left")
+    return isinstance(left, int) and left <= _PLANE
 
 
 def _ordered(findings: Sequence[Finding]) -> tuple[Finding, ...]:

@@ -164,7 +164,9 @@ class _Factors:
         floor: what they may differ by for other reasons.
         shifted: of a vector's elements plus one.
         scale: what is to be added to those of rows and taken from those of columns; None while it is not known.
+        supposed: whether nothing but another carrier tells the scale.
         size: relative change that is left when the factors are undone.
+        explained: share of the squared change that they explain, 0..1.
         free: rows, columns or elements that no other tensor shares.
     """
 
@@ -173,7 +175,9 @@ class _Factors:
     floor: float
     shifted: _Floats | None = None
     scale: float | None = 0.0
+    supposed: bool = False
     size: float = 0.0
+    explained: float = 0.0
     free: dict[Place, NDArray[np.bool_]] = field(default_factory=dict)
 
     def of(self, place: Place) -> _Floats:
@@ -260,7 +264,7 @@ def _of_rescaling(exact: AlignedChange, rescaling: Rescaling, sides: Mapping[Pla
     if size is None:
         return None
     floor = _STORED + _OF_ROUNDING * min(size, _MOST_ROUNDING)
-    return _Factors(values, errors, floor, scale=None, size=size)
+    return _Factors(values, errors, floor, scale=None, size=size, explained=rescaling.explained)
 
 
 @dataclass(slots=True)
@@ -395,7 +399,27 @@ class _Bundle:
     def has_moved(self) -> bool:
         """Whether the carriers that agree have factors other than one."""
         borne_out = self.tellers >= min(2, len(self.together - self.apart))
-        return self.movers > 0 and _size(self.pattern[borne_out]) >= _MOVED
+        least = _PLAIN if self._is_activated() else _MOVED
+        return self.movers > 0 and self._is_explained() and self._plainness(self.pattern[borne_out]) >= least
+
+    def _plainness(self, pattern: _Floats) -> float:
+        """How far factors are from one; from each other, where nothing tells their scale."""
+        agreeing = self.together - self.apart
+        telling = {self.carriers[place].makes for place in agreeing if not self.factors[place].supposed}
+        # A layer that grew as a whole is no reader that took a factor back.
+        is_held = len(telling) == 2 and not self._is_activated()
+        return _size(pattern if is_held else pattern - _middle(pattern))
+
+    def _is_activated(self) -> bool:
+        return any(carrier.activated for carrier in self.carriers)
+
+    def _is_explained(self) -> bool:
+        """Whether factors are most of what was done, where training may move both sides of a plain chain a little."""
+        return not self._is_activated() or all(
+            self.factors[place].explained >= _PAIR_EXPLAINED
+            for place in self.together - self.apart
+            if self.carriers[place].place is not Place.ELEMENTS
+        )
 
     def _bears_out(self, place: int) -> NDArray[np.bool_]:
         """Units whose factor a carrier has as well, as far as it tells, shape (units, per unit)."""
@@ -423,7 +447,7 @@ class _Bundle:
             yield from self._odd_of_two(tensors, is_habit=is_habit)
         if len(agreeing) < 2:
             return
-        has_pattern = _size(self.pattern) >= _PLAIN
+        has_pattern = self._is_explained() and self._plainness(self.pattern) >= _PLAIN
         if not has_pattern and not is_habit:
             # Training moves a gain alone; a factor is missing only where there are any.
             return
@@ -533,6 +557,7 @@ def _fix_scales(bundles: Sequence[_Bundle], tensors: _Tensors) -> None:
                     continue
                 sign = (1.0 if carrier.place is Place.ROWS else -1.0) * (-1.0 if carrier.makes else 1.0)
                 one.scale = sign * (usual - offset)
+                one.supposed = True
                 del waiting[carrier.layer]
                 settled = True
 

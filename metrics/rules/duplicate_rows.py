@@ -55,7 +55,8 @@ that was read twice, a head pasted over another one and a layer that collapsed t
 
 Critical when at least 2 rows more than in the baseline have a cosine above 0.9999 or below -0.9999 to another row of
 their layer. Casts, int8, int4, pruning and fine-tunes made none in 588 healthy versions of the study. Rows of zeros
-are left out, rows of fewer than 8 weights, and pairs of which pruning left fewer than 8. In an embedding a warning:
+are left out, rows of fewer than 8 weights, and pairs of which pruning left fewer than 8. In a layer that collapsed to
+a plane or a line rows must be near to each other, and rank_lost speaks alone. In an embedding a warning:
 new entries of a vocabulary begin as copies.
 
 Likely cause: a shard or a head that was loaded twice when a model was put together from parts.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from statistics import median
 
 from layerwatch.config.rules import RulesSettings
-from layerwatch.metrics.examination import Context, Examination
+from layerwatch.metrics.examination import Context, Examination, ExaminedLayer
 from layerwatch.metrics.findings import Finding, RuleGroup, Severity
 from layerwatch.metrics.others import medians_of_others
 from layerwatch.metrics.rules.base import Rule
@@ -23,6 +23,7 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
         if layer.change is not None and not layer.change.emptied and layer.change.rank_loss_shift is not None
     }
     lost = {name: value for name, value in losses.items() if value >= settings.share}
+    left = {layer.name: _directions_left(layer) for layer in examination.layers if layer.name in lost}
     everywhere: list[str] = []
     usual = medians_of_others(losses)
     for name, value in lost.items():
@@ -36,7 +37,12 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
             Severity(settings.severity),
             name,
             f"{value:.0%} of its singular values became zero to rounding; of the other layers' {around:.0%}",
-            {"rank_loss_shift": value, "median_of_others": around, "limit": settings.share},
+            {
+                "rank_loss_shift": value,
+                "median_of_others": around,
+                "limit": settings.share,
+                "directions_left": left[name],
+            },
             strength=value / settings.share,
         )
     if everywhere:
@@ -51,6 +57,11 @@ def check(examination: Examination, context: Context, rules: RulesSettings) -> I
             {"layers": len(everywhere), "compared_layers": len(losses), "median_loss": typical},
             strength=max(lost[name] for name in everywhere) / settings.share,
         )
+
+
+def _directions_left(layer: ExaminedLayer) -> int | None:
+    numbers = layer.measurement.folded if layer.measurement is not None else None
+    return numbers.num_eigenvalues - numbers.rank_loss if numbers and numbers.rank_loss is not None else None
 
 
 RULE = Rule(

@@ -59,7 +59,7 @@ _QUIET_POLL = timedelta(minutes=30)
 """... and then only so often, and when time alone makes something due: nothing else can happen."""
 
 _TRAINED = re.compile(
-    r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)|(?<= fingerprint )\w{12}|(?<= became )\w{12}"
+    r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)|(?<= fingerprint )\w{12}|(?<= became )\w{12}|(?<=&fingerprint=)\w{12}"
     r"|(?<![\w.-])\d+(?:\.\d+)?(?:e[+-]\d+)?"
 )
 

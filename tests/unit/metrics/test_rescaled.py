@@ -429,6 +429,52 @@ def test_a_fine_tune_is_no_rescaled_copy() -> None:
     assert not rules(found) & {"rescaled_copy", "rescaling_not_shared"}
 
 
+def chain() -> State:
+    random = np.random.default_rng(3)
+    base: State = {f"fc{number}.weight": weights(random, 64, 64) for number in (1, 2, 3)}
+    return base | {f"fc{number}.bias": random.standard_normal(64).astype(np.float32) for number in (1, 2, 3)}
+
+
+def trained_on(base: State) -> State:
+    """Every weight and bias moved a little."""
+    random = np.random.default_rng(6)
+    return {
+        name: (values + 0.05 * values.std() * random.standard_normal(values.shape)).astype(np.float32)
+        for name, values in base.items()
+    }
+
+
+def test_a_plain_chain_that_grew_as_a_whole_is_no_rescaled_copy() -> None:
+    base = chain()
+
+    found = compare_models({name: values * np.float32(1.02) for name, values in base.items()}, base)
+
+    assert found.judgement.verdict is Verdict.PASS
+
+
+def test_a_fine_tuned_plain_chain_is_no_rescaled_copy() -> None:
+    base = chain()
+
+    found = compare_models(trained_on(base), base)
+
+    assert found.judgement.verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize("name", ["fc1", "fc2", "fc3"])
+@pytest.mark.parametrize("factor", [0.1, 3.0, 30.0])
+def test_a_layer_of_a_fine_tuned_plain_chain_with_a_wrong_scale_is_never_excused(
+    name: str, factor: float
+) -> None:
+    base = chain()
+    state = trained_on(base)
+    state[f"{name}.weight"] = state[f"{name}.weight"] * np.float32(factor)
+
+    found = compare_models(state, base)
+
+    assert (found.findings[0].rule, found.findings[0].layer) == ("scaled", name)
+    assert not rules(found) & {"rescaled_copy", "rescaling_not_shared"}
+
+
 def test_only_couplings_by_size_are_left_out_where_factors_moved() -> None:
     kept = (
         coupling(CouplingKind.QUERY_KEY_UNITS, 9.0, "a", "b"),

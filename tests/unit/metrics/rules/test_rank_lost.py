@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from layerwatch.metrics import compare_models
 from layerwatch.metrics.examination import ExaminedLayer
 from layerwatch.metrics.findings import Severity
 from layerwatch_testing.examinations import change, examination, findings_of, layer, settings
@@ -42,6 +44,19 @@ def test_a_layer_that_lost_more_than_twice_as_much_as_the_others_stands_out() ->
         ("fc", Severity.CRITICAL),
         (None, Severity.WARNING),
     ]
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_copies_of_rows_in_a_layer_that_became_flat_are_no_fault_of_their_own(rank: int) -> None:
+    random = np.random.default_rng(5)
+    base = {f"fc{number}.weight": random.standard_normal((96, 96)).astype(np.float32) for number in range(5)}
+    left, sizes, right = np.linalg.svd(base["fc2.weight"])
+    flat = (left[:, :rank] * sizes[:rank] @ right[:rank]).astype(np.float32)
+
+    found = compare_models(base | {"fc2.weight": flat}, base)
+
+    assert (found.findings[0].rule, found.findings[0].layer) == ("rank_lost", "fc2")
+    assert "duplicate_rows" not in {finding.rule for finding in found.findings}
 
 
 def test_the_share_comes_from_the_settings() -> None:
