@@ -194,7 +194,7 @@ def _cast(examination: Examination, compared: list[_Compared]) -> Recognised | N
         if aligned.relative_change is not None and aligned.relative_change <= 1.1 * coarser_roundoff(layer)
     )
     # A training that is stored in a coarser type moves biases and norms further than rounding does.
-    if kept <= _MOST * len(other) or _share_of_moved_vectors(examination) > _FEW:
+    if kept <= _MOST * len(other) or vectors_moved(examination):
         return None
     layer = other[0][0]
     before = layer.baseline.dtype if layer.baseline else "?"
@@ -231,6 +231,11 @@ def _quantized(examination: Examination, compared: list[_Compared]) -> Recognise
         f"{len(changed)} of {len(compared)} layers changed by noise of about {size:.2g} of their norm, and biases and "
         "norms did not",
     )
+
+
+def vectors_moved(examination: Examination) -> bool:
+    """Whether biases, norms and statistics moved as training moves them: not what a conversion does."""
+    return _share_of_moved_vectors(examination) > _FEW
 
 
 def _vectors_stand_still(examination: Examination) -> bool:

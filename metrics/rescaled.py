@@ -56,6 +56,9 @@ _MOST_CLIPPED, _CLIPPED = 0.1, 4.0
 _LOST = 0.5
 """A layer that differs by this from what it was, whatever the factors, is broken."""
 
+_NEARER, _PLAINLY = 0.5, 5.0
+"""Factors follow a pattern where they fit it better than one does, by this many standard errors."""
+
 _SEEDS = 6
 _MOVED = 0.01
 _PLAIN, _BEYOND_ROUNDING = 0.05, 2.5
@@ -381,9 +384,12 @@ class _Bundle:
         self.apart = self.together if 2 * len(apart) >= len(offsets) else apart
         agreeing = self.together - self.apart
         if agreeing:
-            self.pattern = self.units(self.best(agreeing))[0][:, 0]
+            best = self.best(agreeing)
+            self.pattern = self.units(best)[0][:, 0]
             # What is as near to one as to the others says that nothing moved.
-            movers = sum(not self._is_still(place) for place in agreeing)
+            movers = (not self._is_still(best)) + sum(
+                self._follows(place) for place in agreeing if place != best
+            )
             self.movers = movers if movers >= min(2, len(agreeing)) else 0
             self.tellers = np.sum([self._bears_out(place).any(axis=1) for place in agreeing], axis=0)
 
@@ -404,11 +410,14 @@ class _Bundle:
 
     def _plainness(self, pattern: _Floats) -> float:
         """How far factors are from one; from each other, where nothing tells their scale."""
+        # A layer that grew as a whole is no reader that took a factor back.
+        return _size(pattern if self._is_scale_held() else pattern - _middle(pattern))
+
+    def _is_scale_held(self) -> bool:
+        """Whether both a maker and a reader of the units tell the scale by themselves."""
         agreeing = self.together - self.apart
         telling = {self.carriers[place].makes for place in agreeing if not self.factors[place].supposed}
-        # A layer that grew as a whole is no reader that took a factor back.
-        is_held = len(telling) == 2 and not self._is_activated()
-        return _size(pattern if is_held else pattern - _middle(pattern))
+        return len(telling) == 2 and not self._is_activated()
 
     def _is_activated(self) -> bool:
         return any(carrier.activated for carrier in self.carriers)
@@ -420,6 +429,22 @@ class _Bundle:
             for place in self.together - self.apart
             if self.carriers[place].place is not Place.ELEMENTS
         )
+
+    def _follows(self, place: int) -> bool:
+        """Whether a carrier's factors are plainly nearer to those of the others than to one."""
+        values, errors = self.units(place)
+        others = np.broadcast_to(self.pattern[:, None], values.shape)
+        told = np.isfinite(values) & np.isfinite(others) & (errors <= _KNOWN_TO)
+        if not told.any():
+            return False
+        pattern = others[told]
+        own, floor = values[told], self.factors[place].floor
+        if not self._is_scale_held():
+            pattern, own = pattern - _middle(pattern), own - _middle(own)
+        weights = 1.0 / (np.square(errors[told]) + floor**2)
+        square = float((weights * np.square(pattern)).sum())
+        slope = float((weights * own * pattern).sum()) / square if square > 0.0 else 0.0
+        return slope > _NEARER and slope * sqrt(square) > _PLAINLY
 
     def _bears_out(self, place: int) -> NDArray[np.bool_]:
         """Units whose factor a carrier has as well, as far as it tells, shape (units, per unit)."""
@@ -447,7 +472,7 @@ class _Bundle:
             yield from self._odd_of_two(tensors, is_habit=is_habit)
         if len(agreeing) < 2:
             return
-        has_pattern = self._is_explained() and self._plainness(self.pattern) >= _PLAIN
+        has_pattern = self.movers > 0 and self._is_explained() and self._plainness(self.pattern) >= _PLAIN
         if not has_pattern and not is_habit:
             # Training moves a gain alone; a factor is missing only where there are any.
             return

@@ -105,7 +105,16 @@ def test_the_fields_of_schema_version_1_are_there() -> None:
     }
     assert document["tool"] == {"version": __version__, "metric_set": METRIC_SET, "rule_set": RULE_SET}
     (finding,) = document["findings"]
-    assert finding.keys() == {"rule", "severity", "layer", "message", "evidence", "new", "suppressed"}
+    assert finding.keys() == {
+        "rule",
+        "severity",
+        "layer",
+        "message",
+        "evidence",
+        "strength",
+        "new",
+        "suppressed",
+    }
     for one in document["layers"]:
         assert one.keys() == {"name", "kind", "role", "shape", "dtype", "status", "metrics", "change"}
         assert {

@@ -5,6 +5,8 @@ Numbers: the trained mixture of ``tests/acceptance/test_packed_transformer.py``,
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from layerwatch.metrics.examination import Examination, ExaminedLayer
 from layerwatch.metrics.findings import Severity
+from layerwatch.metrics.measurement import LayerKind
 from layerwatch.metrics.relation import Relation
 from layerwatch.metrics.rowchange import compare_elements
 from layerwatch_testing.examinations import (
@@ -20,8 +23,10 @@ from layerwatch_testing.examinations import (
     examination,
     findings_of,
     layer,
+    measurement,
     row_change,
     settings,
+    vector,
 )
 
 RULE = "structured_rounding"
@@ -70,6 +75,24 @@ def test_another_relation_an_estimate_or_few_layers_say_nothing() -> None:
     assert findings_of(RULE, finetuned) == []
     assert findings_of(RULE, version(None)) == []
     assert findings_of(RULE, few) == []
+
+
+@pytest.mark.parametrize(("norm", "fires"), [(8.0, True), (8.2, False)])
+def test_a_version_that_was_trained_and_then_stored_as_integers_is_left_alone(
+    norm: float, fires: bool
+) -> None:
+    healthy = [replace(rounded(f"l{number}", 0.78), dtype="I8") for number in range(6)]
+    biases = [
+        vector(
+            f"l{number}.bias",
+            measurement=measurement(kind=LayerKind.BIAS, shape=(64,), norm=norm, digest="new"),
+            baseline=measurement(kind=LayerKind.BIAS, shape=(64,), norm=8.0, digest="old"),
+        )
+        for number in range(6)
+    ]
+    odd = replace(rounded("odd", 1.2), dtype="I8")
+
+    assert bool(findings_of(RULE, examination(*healthy, odd, *biases))) is fires
 
 
 def test_the_limit_is_a_setting() -> None:
