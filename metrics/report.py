@@ -69,8 +69,9 @@ class SuppressionPart(_Part):
 class FindingPart(_Part):
     """One violation of one rule.
 
-    ``new``: whether the baseline by itself lacks it; null where that was not asked. ``suppressed``: set where an ignore
-    file took it out of the gate's decision.
+    ``strength``: signal over limit for rules that weigh how far a number moved, 1 or more, and for all rules what findings
+    are ranked by; null in reports of versions that did not say it. ``new``: whether the baseline by itself lacks it; null
+    where that was not asked. ``suppressed``: set where an ignore file took it out of the gate's decision.
     """
 
     rule: str
@@ -78,6 +79,7 @@ class FindingPart(_Part):
     layer: ForeignText | None
     message: ForeignText
     evidence: dict[str, EvidenceValue]
+    strength: float | None = None
     new: bool | None = None
     suppressed: SuppressionPart | None = None
 
@@ -305,6 +307,7 @@ def _finding_part(finding: Finding) -> FindingPart:
         layer=finding.layer,
         message=finding.message,
         evidence={name: _finite(value) for name, value in finding.evidence.items()},
+        strength=_number(finding.strength),
     )
 
 

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerwatch.metrics.plots import look
-from layerwatch.metrics.plots.marchenkopastur import bulk_density, lower_edge
 from layerwatch.metrics.plots.spectrum import (
     Spectrum,
     bins,
+    bulk_curve,
     density,
     fitted_density,
     fitted_points,
@@ -33,7 +33,6 @@ XMIN = "xmin"
 LEGEND = (EIGENVALUES, BASELINE, FIT, XMIN, BULK, SHUFFLED)
 """Words of the legend, which are also the labels of the curves."""
 
-_BULK_POINTS = 400
 _FEW_POWERS = 100.0
 _PLAIN = (1e-3, 1e5)
 
@@ -54,7 +53,7 @@ def draw_density(axes: Axes, spectrum: Spectrum, baseline: Spectrum | None) -> N
         before = density(baseline.values, edges)
         _outline(axes, before, edges, look.BASELINE, BASELINE)
         seen.append(before)
-    bulk = _bulk(spectrum, low)
+    bulk = bulk_curve(spectrum, low)
     if bulk is not None:
         axes.plot(*bulk, color=look.BULK, label=BULK)
     if spectrum.tail_share is not None:
@@ -94,20 +93,6 @@ def _outline(
     # Empty bins are left out: lines down to them and up again would hide the shape.
     filled = np.where(heights > 0.0, heights, np.nan)
     axes.stairs(filled, edges, baseline=None, color=colour, linewidth=1.4, label=label)
-
-
-def _bulk(spectrum: Spectrum, low: float) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """The bulk's curve, scaled to the share of eigenvalues that are no spikes.
-
-    None where there is no bulk: not fitted, or half of the eigenvalues stand out of it.
-    """
-    edge, spikes = spectrum.numbers.mp_bulk_edge, spectrum.numbers.num_spikes
-    if edge is None or edge <= low or spikes is None or 2 * spikes >= len(spectrum.values):
-        return None
-    begin = max(low, lower_edge(edge, spectrum.longer, spectrum.shorter))
-    points = np.geomspace(begin, edge, _BULK_POINTS)
-    share = 1.0 - spikes / len(spectrum.values)
-    return points, share * bulk_density(points, edge, spectrum.longer, spectrum.shorter)
 
 
 def _mark_xmin(axes: Axes, spectrum: Spectrum) -> None:

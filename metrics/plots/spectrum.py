@@ -1,4 +1,4 @@
-"""Spectra as curves: which range of eigenvalues to show, densities on logarithmic bins, and the tail function."""
+"""Spectra as curves: the range of eigenvalues to show, densities on logarithmic bins, the bulk, the tail function."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from layerwatch.metrics.layers import view_sides
 from layerwatch.metrics.measurement import Measurement, SpectralNumbers
+from layerwatch.metrics.plots.marchenkopastur import bulk_density, lower_edge
 
 _LEAST_SHOWN = 0.05
 """The axis begins where this share of the eigenvalues lies left of it: a few tiny ones would halve the picture."""
@@ -20,6 +21,7 @@ _BELOW_MEDIAN = 300.0
 _LONE = 10.0
 _WIDEST = 1e-12
 _MARGIN = 1.25
+_BULK_POINTS = 400
 _SINGLE_RESOLUTION = float(np.finfo(np.float32).eps)
 
 
@@ -129,6 +131,20 @@ def tail_function(values: NDArray[np.float64], low: float) -> tuple[NDArray[np.f
     inside = values[values > low]
     shares = np.arange(len(inside), 0, -1) / len(values)
     return np.append(low, inside), np.append(shares[:1], shares)
+
+
+def bulk_curve(spectrum: Spectrum, low: float) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Points and density of the Marchenko-Pastur bulk above ``low``, scaled to the share that are no spikes.
+
+    None where there is no bulk: not fitted, or half of the eigenvalues stand out of it.
+    """
+    edge, spikes = spectrum.numbers.mp_bulk_edge, spectrum.numbers.num_spikes
+    if edge is None or edge <= low or spikes is None or 2 * spikes >= len(spectrum.values):
+        return None
+    begin = max(low, lower_edge(edge, spectrum.longer, spectrum.shorter))
+    points = np.geomspace(begin, edge, _BULK_POINTS)
+    share = 1.0 - spikes / len(spectrum.values)
+    return points, share * bulk_density(points, edge, spectrum.longer, spectrum.shorter)
 
 
 def fitted_density(spectrum: Spectrum, x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import exp, sqrt
+from math import sqrt
 
 import numpy as np
 import pytest
@@ -17,65 +17,9 @@ from layerwatch.metrics.advice import (
     readable_alphas,
     readable_layers,
 )
-from layerwatch.metrics.findings import LayerStatus, Verdict
-from layerwatch.metrics.report import ChangePart, LayerMetrics, LayerPart, Report, ToolPart
-from layerwatch_testing.reports import BASELINE, MODEL
-
-SHAPE = (256, 128)
-NOISE = 128 * exp(-128 / 512)
-"""Effective rank of a random matrix of that shape."""
-
-
-def a_layer(
-    name: str = "fc",
-    alpha: float | None = 3.0,
-    sigma: float | None = 0.2,
-    *,
-    fit: str = "ok",
-    noise_share: float = 0.6,
-    relative_change: float | None = None,
-    status: LayerStatus = LayerStatus.OK,
-    **metrics: float,
-) -> LayerPart:
-    change = None
-    if relative_change is not None:
-        others = dict.fromkeys(ChangePart.model_fields)
-        others |= {"relative_change": relative_change, "new_zero_rows": 0, "new_zero_columns": 0}
-        change = ChangePart.model_validate(others)
-    numbers: dict[str, object] = {
-        "alpha": alpha,
-        "alpha_sigma": sigma,
-        "fit_status": fit,
-        "num_eigenvalues": 128,
-        "effective_rank": noise_share * NOISE,
-        "stable_rank": 12.0,
-        "num_spikes": 5,
-        "traps": 0,
-    }
-    return LayerPart(
-        name=name,
-        kind="linear",
-        shape=SHAPE,
-        dtype="F32",
-        status=status,
-        metrics=LayerMetrics.model_validate(numbers | metrics),
-        change=change,
-    )
-
-
-def a_report(*layers: LayerPart, regime: str = "none") -> Report:
-    return Report(
-        model=MODEL,
-        baseline=None if regime == "none" else BASELINE,
-        verdict=Verdict.PASS,
-        regime=regime,
-        findings=(),
-        layers=layers,
-        skipped=(),
-        blind_spots=(),
-        timings={},
-        tool=ToolPart(version="0", metric_set="0", rule_set="0"),
-    )
+from layerwatch.metrics.findings import LayerStatus
+from layerwatch.metrics.report import LayerMetrics, Report
+from layerwatch_testing.reportlayers import layer_report, report_layer
 
 
 def by_kind(report: Report) -> dict[AdviceKind, Advice]:
@@ -84,7 +28,11 @@ def by_kind(report: Report) -> dict[AdviceKind, Advice]:
 
 def test_a_layer_is_under_trained_when_two_standard_errors_lie_above_six() -> None:
     found = by_kind(
-        a_report(a_layer("beyond", 8.0, 0.9), a_layer("within", 8.0, 1.1), a_layer("more", 12.0, 1.0))
+        layer_report(
+            report_layer("beyond", 8.0, 0.9),
+            report_layer("within", 8.0, 1.1),
+            report_layer("more", 12.0, 1.0),
+        )
     )
 
     assert found[AdviceKind.UNDER_TRAINED].layers == ("more", "beyond")
@@ -93,12 +41,12 @@ def test_a_layer_is_under_trained_when_two_standard_errors_lie_above_six() -> No
 
 
 def test_a_layer_as_good_as_random_is_under_trained_whatever_its_alpha_happens_to_be() -> None:
-    random = a_layer("random", 3.0, 0.2, noise_share=1.0, num_spikes=0)
-    no_fit = a_layer("no_fit", None, None, fit="short_tail", noise_share=0.99, num_spikes=0)
-    trained = a_layer("trained", 3.0, 0.2, noise_share=0.94, num_spikes=0)
-    spiked = a_layer("spiked", 3.0, 0.2, noise_share=0.99, num_spikes=1)
+    random = report_layer("random", 3.0, 0.2, noise_share=1.0, num_spikes=0)
+    no_fit = report_layer("no_fit", None, None, fit="short_tail", noise_share=0.99, num_spikes=0)
+    trained = report_layer("trained", 3.0, 0.2, noise_share=0.94, num_spikes=0)
+    spiked = report_layer("spiked", 3.0, 0.2, noise_share=0.99, num_spikes=1)
 
-    found = by_kind(a_report(random, no_fit, trained, spiked))
+    found = by_kind(layer_report(random, no_fit, trained, spiked))
 
     assert found[AdviceKind.UNDER_TRAINED].layers == ("random", "no_fit")
     # Its alpha looks settled, and means nothing.
@@ -107,10 +55,10 @@ def test_a_layer_as_good_as_random_is_under_trained_whatever_its_alpha_happens_t
 
 def test_a_layer_is_over_correlated_when_two_standard_errors_lie_below_two() -> None:
     found = by_kind(
-        a_report(
-            a_layer("beyond", 1.7, 0.1, stable_rank=1.5),
-            a_layer("within", 1.7, 0.2),
-            a_layer("one", 1.4, 0.1),
+        layer_report(
+            report_layer("beyond", 1.7, 0.1, stable_rank=1.5),
+            report_layer("within", 1.7, 0.2),
+            report_layer("one", 1.4, 0.1),
         )
     )
 
@@ -121,7 +69,7 @@ def test_a_layer_is_over_correlated_when_two_standard_errors_lie_below_two() -> 
 @pytest.mark.parametrize("alpha", [1.2, 3.0, 12.0])
 @pytest.mark.parametrize("fit", ["too_small", "short_tail", "poor_fit", "degenerate"])
 def test_a_fit_that_failed_advises_nothing_and_is_counted(fit: str, alpha: float) -> None:
-    report = a_report(a_layer("bad", alpha, 0.01, fit=fit), a_layer("good", 9.0, 1.0))
+    report = layer_report(report_layer("bad", alpha, 0.01, fit=fit), report_layer("good", 9.0, 1.0))
 
     (advice,) = advice_on(report)
 
@@ -131,11 +79,11 @@ def test_a_fit_that_failed_advises_nothing_and_is_counted(fit: str, alpha: float
 
 
 def test_broken_unexamined_and_missing_layers_and_vectors_are_no_ground_for_advice() -> None:
-    broken = a_layer("broken", 12.0, 0.5, status=LayerStatus.BROKEN, traps=9, largest_trap=9.0)
-    unseen = a_layer("unseen").model_copy(update={"metrics": LayerMetrics()})
+    broken = report_layer("broken", 12.0, 0.5, status=LayerStatus.BROKEN, traps=9, largest_trap=9.0)
+    unseen = report_layer("unseen").model_copy(update={"metrics": LayerMetrics()})
     missing = unseen.model_copy(update={"kind": "missing"})
-    vector = a_layer("bias", 12.0, 0.5).model_copy(update={"shape": (256,), "kind": "bias"})
-    report = a_report(broken, unseen, missing, vector)
+    vector = report_layer("bias", 12.0, 0.5).model_copy(update={"shape": (256,), "kind": "bias"})
+    report = layer_report(broken, unseen, missing, vector)
 
     assert advice_on(report) == ()
     assert readable_layers(report).in_words() == "0 of 2 layers readable (1 broken, 1 not examined)"
@@ -143,10 +91,10 @@ def test_broken_unexamined_and_missing_layers_and_vectors_are_no_ground_for_advi
 
 def test_traps_are_told_from_where_the_rule_about_new_ones_tells_them() -> None:
     found = by_kind(
-        a_report(
-            a_layer("slight", 4.5, traps=3, largest_trap=1.2),
-            a_layer("large", 4.5, traps=2, largest_trap=3.5),
-            a_layer("few", 4.5, fit="too_small", num_eigenvalues=20, traps=1, largest_trap=9.0),
+        layer_report(
+            report_layer("slight", 4.5, traps=3, largest_trap=1.2),
+            report_layer("large", 4.5, traps=2, largest_trap=3.5),
+            report_layer("few", 4.5, fit="too_small", num_eigenvalues=20, traps=1, largest_trap=9.0),
         )
     )
 
@@ -158,18 +106,18 @@ def test_traps_are_told_from_where_the_rule_about_new_ones_tells_them() -> None:
 
 def test_candidates_to_freeze_have_a_certain_alpha_in_the_range_and_hardly_changed_since_the_parent() -> None:
     layers = (
-        a_layer("calm", 3.0, 0.2, relative_change=0.01),
-        a_layer("calmer", 3.0, 0.2, relative_change=0.005),
-        a_layer("moving", 3.0, 0.2, relative_change=0.05),
-        a_layer("frozen", 3.0, 0.2, relative_change=0.0),
-        a_layer("unsure", 3.0, 0.3, relative_change=0.01),
-        a_layer("outside", 4.5, 0.2, relative_change=0.01),
-        a_layer("new", 3.0, 0.2),
+        report_layer("calm", 3.0, 0.2, change={"relative_change": 0.01}),
+        report_layer("calmer", 3.0, 0.2, change={"relative_change": 0.005}),
+        report_layer("moving", 3.0, 0.2, change={"relative_change": 0.05}),
+        report_layer("frozen", 3.0, 0.2, change={"relative_change": 0.0}),
+        report_layer("unsure", 3.0, 0.3, change={"relative_change": 0.01}),
+        report_layer("outside", 4.5, 0.2, change={"relative_change": 0.01}),
+        report_layer("new", 3.0, 0.2),
     )
 
-    parent = by_kind(a_report(*layers, regime="aligned"))
-    alone = by_kind(a_report(*layers))
-    stranger = by_kind(a_report(*layers, regime="unaligned"))
+    parent = by_kind(layer_report(*layers, regime="aligned"))
+    alone = by_kind(layer_report(*layers))
+    stranger = by_kind(layer_report(*layers, regime="unaligned"))
 
     assert parent[AdviceKind.FREEZE].layers == ("calmer", "calm")
     assert "changed by 0.50%" in parent[AdviceKind.FREEZE].sure
@@ -255,7 +203,7 @@ def test_layers_below_the_range_come_towards_it_by_rising() -> None:
 
 
 def test_one_huge_jump_is_no_direction() -> None:
-    steady = {f"l{i}": (4.5 + i / 10, 0.3) for i in range(6)}
+    steady: dict[str, tuple[float, float | None]] = {f"l{i}": (4.5 + i / 10, 0.3) for i in range(6)}
 
     assert direction_of([steady, {**steady, "l0": (33.3, 4.0)}]) == "cannot be told"
 
