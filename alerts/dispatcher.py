@@ -165,6 +165,10 @@ class Dispatcher:
             _LOGGER.info("receiver %s: %s", name, turn)
         return str(turn)
 
+    def is_disabled(self, name: str) -> bool:
+        """Whether a receiver answered 410, and is asked no more until the configuration is loaded again."""
+        return self._health_of(name).gone
+
     def _begin_anew(self, receiver: Receiver, health: _Health, turn: _Turn) -> None:
         """Settings that were mended take effect at once, whatever the receiver before them asked for."""
         if health.receiver is not None:

@@ -119,6 +119,10 @@ class Pulses:
                 daemon=True,
             ).start()
 
+    def troubles(self) -> dict[str, str]:
+        """Receiver -> why its last sign of life was not taken; those that took it are left out."""
+        return {name: pulse.trouble for name, pulse in self._pulses.items() if pulse.trouble is not None}
+
     def stop(self) -> None:
         """No more signs of life. One that is under way may still arrive."""
         self.follow(())

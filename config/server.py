@@ -4,16 +4,41 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
 from layerwatch.config.base import NO_SWITCH, SettingsModel
+from layerwatch.config.networks import network
 from layerwatch.config.secrets import Secret
 
 _BRACKETED = re.compile(r"\[([^\[\]]+)\]:([0-9]{1,5})")
 _PLAIN = re.compile(r"([^\s:/@\[\]]+):([0-9]{1,5})")
+
+_HEADER = r"^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$"
+_OTHER_HEADERS = frozenset(
+    ("authorization", "cookie", "host", "origin", "proxy-authorization", "referer", "user-agent", "x-forwarded-host")
+)  # fmt: skip
+
+
+def _checked_proxies(text: str) -> str:
+    found = network(text)
+    if found.prefixlen == 0:
+        raise ValueError(
+            "is everybody: whoever reaches the port could say who they are; name the proxy's addresses"
+        )
+    return str(found)
+
+
+def _checked_header(name: str) -> str:
+    if re.fullmatch(_HEADER, name) is None:
+        raise ValueError("must be the name of a header, such as X-Forwarded-User")
+    if name.lower() in _OTHER_HEADERS:
+        raise ValueError(
+            "does not say who somebody is; name the header that the proxy sets, such as X-Forwarded-User"
+        )
+    return name
 
 
 class ServerSettings(SettingsModel):
@@ -33,6 +58,17 @@ class ServerSettings(SettingsModel):
 
     max_series_per_model: Annotated[int, Field(ge=0), NO_SWITCH] = 10_000
     """Gauges per layer that one model may export; beyond it the least conspicuous layers are left out."""
+
+    trusted_proxies: tuple[Annotated[str, AfterValidator(_checked_proxies)], ...] = ()
+    """Networks of the proxies that say in `user_header` who somebody is; nobody is believed by default."""
+
+    user_header: (
+        Annotated[
+            str, AfterValidator(_checked_header), WithJsonSchema({"type": "string", "pattern": _HEADER})
+        ]
+        | None
+    ) = None
+    """Header in which these proxies name the person; they must take it out of what clients send."""
 
     @field_validator("listen")
     @classmethod
@@ -63,6 +99,12 @@ class ServerSettings(SettingsModel):
         if parts.query or parts.fragment:
             raise ValueError("must not hold a ? or # part: paths are appended to it")
         return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _proxies_and_their_header(self) -> Self:
+        if bool(self.trusted_proxies) != (self.user_header is not None):
+            raise ValueError("trusted_proxies and user_header belong together; give both, or neither")
+        return self
 
     @property
     def host(self) -> str:

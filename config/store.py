@@ -59,3 +59,6 @@ class StoreSettings(SettingsModel):
 
     keep_events: PositiveDuration = timedelta(days=30)
     """How long delivered and given-up alert events are kept."""
+
+    keep_audit: PositiveDuration = timedelta(days=730)
+    """How long it is kept who changed what."""

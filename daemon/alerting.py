@@ -119,6 +119,28 @@ def _observe(
     return changed
 
 
+def ended_by_acceptance(connection: Connection, version: VersionRecord, now: datetime) -> list[AlertState]:
+    """The firing alerts that would end if a person called this version normal."""
+    key = version.key
+    if version.verdict is None:
+        return []
+    found = versions.findings(connection, version.id)
+    ended = []
+    for ref in refs.list_refs(connection, key.registry, key.model):
+        identity = AlertIdentity(key.registry, key.model, ref.ref, RuleGroup.WEIGHTS)
+        before = alerts.load_state(connection, identity) if ref.version_id == version.id else None
+        if before is None or before.phase is not AlertPhase.FIRING:
+            continue
+        undecided_layers = _undecided(version, found, RuleGroup.WEIGHTS)
+        accepted = Observation(
+            identity, key.version, version.fingerprint, version.verdict, (), undecided_layers
+        )
+        after, _ = advance(before, accepted, now)
+        if after is not None and after.phase is AlertPhase.RESOLVED:
+            ended.append(before)
+    return ended
+
+
 def _ends_as(
     connection: Connection, version: VersionRecord, before: AlertState | None, accepted: bool
 ) -> TransitionReason:

@@ -59,14 +59,14 @@ class AlertLoops:
         store = outbox.DatabaseOutbox(database, f"{socket.gethostname()}:{os.getpid()}")
         # Claims of the daemon before this one, which is gone.
         store.release_all()
-        dispatcher = Dispatcher(
+        self._dispatcher = Dispatcher(
             store,
             lambda: live().receivers,
             alert_telemetry,
             clock,
             alive=lambda receiver: self.deliveries.alive(receiver),
         )
-        self.deliveries = DeliveryLoops(dispatcher, heartbeats, telemetry, clock)
+        self.deliveries = DeliveryLoops(self._dispatcher, heartbeats, telemetry, clock)
         self.notifier = Notifier(
             database,
             routing=lambda: live().routing,
@@ -99,6 +99,14 @@ class AlertLoops:
         """End the deliveries; the loops on the schedule end with it."""
         self._pulses.stop()
         self.deliveries.stop(patience)
+
+    def disabled(self) -> set[str]:
+        """Receivers that are asked no more until the configuration is loaded again."""
+        return {name for name in self._live().receivers if self._dispatcher.is_disabled(name)}
+
+    def heartbeat_troubles(self) -> dict[str, str]:
+        """Heartbeat receivers that did not take the last sign of life, and why."""
+        return self._pulses.troubles()
 
     def _removed(self, receiver: str, events: int) -> None:
         for _ in range(events):

@@ -21,8 +21,10 @@ from layerwatch.config.composites import COMPOSITES
 from layerwatch.config.errors import ConfigError
 from layerwatch.config.registries import RemoteRegistrySettings
 from layerwatch.daemon.alertloops import AlertLoops
+from layerwatch.daemon.auditing import note_reload
 from layerwatch.daemon.composites import follow_composites
 from layerwatch.daemon.cores import usable_cores
+from layerwatch.daemon.diary import Diary
 from layerwatch.daemon.health import Heartbeats
 from layerwatch.daemon.hooktaking import HookTaking
 from layerwatch.daemon.lineage.weights import catch_up
@@ -32,13 +34,16 @@ from layerwatch.daemon.pipeline import Pipeline, PipelineSettings
 from layerwatch.daemon.scan.executor import LocalExecutor
 from layerwatch.daemon.scanning import ScanLoop
 from layerwatch.daemon.schedule import Schedule
+from layerwatch.daemon.setbacks import Setbacks
 from layerwatch.daemon.snapshot import Snapshot, duplicate_series
 from layerwatch.daemon.store import retention, versions
+from layerwatch.daemon.store.auditlog import Actor, Authentication
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.errors import AlreadyRunningError, StoreError
 from layerwatch.daemon.store.exporting import oldest_waiting
 from layerwatch.daemon.store.onedaemon import only_daemon
 from layerwatch.daemon.store.records import VersionRecord, VersionState
+from layerwatch.daemon.store.summaryfilling import fill
 from layerwatch.daemon.store.upgrade import upgrade_apart
 from layerwatch.daemon.storelocation import store_url
 from layerwatch.daemon.telemetry import DaemonTelemetry, LoopCollector
@@ -73,6 +78,7 @@ _LOOPS = (
 _BETWEEN_LOOKS = timedelta(seconds=1)
 """Least time between two looks that events ask for."""
 
+_SIGNAL = Actor("SIGHUP", Authentication.COMMAND_LINE)
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _CATCH_UP_AT_A_TIME = 200
 _PARALLEL = 4
@@ -108,6 +114,8 @@ class App:
         self._hints: dict[str, threading.Event] = {}
         self.hooks = HookTaking(lambda: self.live.settings, self.telemetry, now, self.look_now)
         self._looked: dict[str, datetime] = {}
+        self.setbacks = Setbacks()
+        self.diary = Diary(now(), self.live.settings, now())
 
     def run(self, ready: Callable[[str], None] = lambda address: None) -> None:
         """Start everything, run until stopped, end everything in reverse order.
@@ -148,8 +156,11 @@ class App:
         self._failure = failure
         self.stop()
 
-    def reload(self) -> list[str]:
+    def reload(self, actor: Actor = _SIGNAL) -> list[str]:
         """Load the configuration again; all that can fail happens before anything live is touched.
+
+        Args:
+            actor: who wants it.
 
         Returns:
             Keys that changed but need a restart to take effect.
@@ -160,8 +171,11 @@ class App:
         with self._reload_lock:
             try:
                 new = load_live(self._config, self.live.downloads)
-            except ConfigError:
+            except ConfigError as error:
                 self._mark_loaded(False)
+                self._note_reload(
+                    actor, f"refused for {len(error.problems)} mistakes in it; the old one stays in force"
+                )
                 raise
             old, self.live = self.live, new
             self._reschedule_registries(old)
@@ -171,7 +185,11 @@ class App:
             self.snapshot.external_url = new.settings.server.external_url
             self._forget_other_registries()
             self._mark_loaded(True)
-            return settings_that_need_a_restart(old.settings, new.settings)
+            restart = settings_that_need_a_restart(old.settings, new.settings)
+            self._note_reload(
+                actor, f"taken over; these need a restart: {', '.join(restart)}" if restart else "taken over"
+            )
+            return restart
 
     def look_now(self, registry: str) -> bool:
         """Shorten the wait for the next look at a registry; False when there is none of this name."""
@@ -256,11 +274,12 @@ class App:
             registries=lambda registry: self.live.registries.get(registry),
             executor=executor,
             settings=self._pipeline_settings,
-            judged=self._after_verdict,
+            judged=self.after_verdict,
             telemetry=self.telemetry,
             clock=now,
             stopping=self._stop.is_set,
             alive=lambda: self.heartbeats.beat(name),
+            setbacks=self.setbacks,
         )
         # A turn beats at each layer too, of the version and of its baseline, but one layer may take minutes.
         self.heartbeats.expect(name, scan.timeout + _LOOP_LIMIT)
@@ -270,7 +289,7 @@ class App:
             executor,
             alive=lambda: self.heartbeats.beat(name),
             failed=self.telemetry.cycle_errors.labels("scan").inc,
-            changed=self._changed,
+            changed=self.changed,
         )
         self.loops.append(loop)
         loop.start()
@@ -305,6 +324,7 @@ class App:
     def _check_exposition(self) -> None:
         """Look for series that occur twice: Prometheus would refuse every scrape as a whole."""
         repeated = duplicate_series(self.snapshot.exposition.followed_by(generate_latest(self.metrics)))
+        self.diary.repeated, self.diary.checked_at = tuple(repeated[:5]), now()
         if repeated:
             _LOGGER.error(
                 "%d series are exported twice, which Prometheus refuses; please report it: %s",
@@ -333,13 +353,14 @@ class App:
         """Show new verdicts in the registries that want them."""
         return "; ".join(watcher.write_verdicts() for watcher in list(self.watchers.values()))
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
         """A verdict, a ref or an alert is another one: what follows from them is too."""
         self.snapshot.refresh()
         self._follow_composites()
         self.alert_loops.notifier.wake()
 
-    def _after_verdict(self, connection: Connection, version: VersionRecord, at: datetime) -> None:
+    def after_verdict(self, connection: Connection, version: VersionRecord, at: datetime) -> None:
+        """Bring refs and alerts of a version's model up to date, in the transaction that judged or accepted it."""
         watcher = self.watchers.get(version.key.registry)
         if watcher is not None:
             watcher.after_verdict(connection, version, at)
@@ -355,8 +376,8 @@ class App:
             telemetry=self.telemetry,
             clock=now,
             alive=lambda: self.schedule.beat_unless_stopping(loop),
-            found_work=self._wake_scans,
-            changed=self._changed,
+            found_work=self.wake_scans,
+            changed=self.changed,
             manners=Manners(settings.poll, settings.reconcile, settings.rehash, _PARALLEL)
             if isinstance(settings, RemoteRegistrySettings)
             else Manners(),
@@ -436,11 +457,19 @@ class App:
     def _retain(self) -> str:
         store = self.live.settings.store
         with self.database.write() as connection:
-            pruned = retention.prune(connection, store.keep_versions, now() - store.keep_events)
+            pruned = retention.prune(
+                connection, store.keep_versions, now() - store.keep_events, now() - store.keep_audit
+            )
+        self.diary.pruned, self.diary.retained_at = pruned, now()
+        filled = fill(self.database, self._stop.is_set)
         looked_into = catch_up(self.database, _CATCH_UP_AT_A_TIME)
-        return f"retention: {pruned}; lineage of {looked_into} older versions looked for"
+        return (
+            f"retention: {pruned}; {filled} older versions summed up; "
+            f"lineage of {looked_into} older versions looked for"
+        )
 
-    def _wake_scans(self) -> None:
+    def wake_scans(self) -> None:
+        """A version waits for its scan."""
         for loop in self.loops:
             loop.wake()
 
@@ -449,8 +478,20 @@ class App:
 
     def _mark_loaded(self, succeeded: bool) -> None:
         self.telemetry.config_reload_ok.set(1 if succeeded else 0)
+        self.diary.load_failed_at = None if succeeded else now()
         if succeeded:
+            self.diary.loaded_at = now()
             self.telemetry.config_reload_time.set(now().timestamp())
+
+    def _note_reload(self, actor: Actor, outcome: str) -> None:
+        try:
+            with self.database.write() as connection:
+                note_reload(connection, actor, outcome, now())
+        except StoreError as error:
+            # It is loaded, or refused, whatever becomes of the store.
+            _LOGGER.error(
+                "the audit log does not tell that %s reloaded the configuration: %s", actor.name, error
+            )
 
     def _reload_quietly(self) -> None:
         try:

@@ -20,6 +20,7 @@ from layerwatch.config.rules import RulesSettings
 from layerwatch.daemon.alerting import AlertPolicy, follow_refs
 from layerwatch.daemon.store import baselines, refs, versions
 from layerwatch.daemon.store.records import Lineage, VersionKey, VersionRecord, VersionState
+from layerwatch.daemon.store.summaries import layers_of
 from layerwatch.metrics.examination import Examination
 from layerwatch.metrics.findings import Finding, RuleGroup, Severity, Verdict
 from layerwatch.metrics.judge import Judgement, judge
@@ -165,7 +166,13 @@ def _record(
     nothing = Examination((), (), (), has_baseline=False)
     report = build_report(model, None, nothing, judgement, (), {})
     versions.record_verdict(
-        connection, record.id, judgement.verdict, report.to_json(), judgement.findings, now
+        connection,
+        record.id,
+        judgement.verdict,
+        report.to_json(),
+        judgement.findings,
+        now,
+        layers_of(report),
     )
     _LOGGER.info("composite %s %s: %s", record.key.model, record.key.version, judgement.verdict)
     for finding in judgement.findings:

@@ -23,10 +23,12 @@ from layerwatch.daemon.merging import ingredients
 from layerwatch.daemon.registries.base import Registry
 from layerwatch.daemon.scan.content import unreadable_content
 from layerwatch.daemon.scan.executor import Executor, WorkerStartError
+from layerwatch.daemon.setbacks import Setbacks
 from layerwatch.daemon.store import versions
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.errors import StoreError, StoreReason
 from layerwatch.daemon.store.records import ContentRecord, VersionRecord
+from layerwatch.daemon.store.summaries import layers_of
 from layerwatch.daemon.telemetry import DaemonTelemetry
 from layerwatch.metrics.change import AlignedChange
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
@@ -70,6 +72,7 @@ class Pipeline:
         clock: tz-aware time now.
         stopping: True once the daemon shuts down.
         alive: called at each layer, so that a long scan is not taken for a hang.
+        setbacks: told what failed and is tried again.
     """
 
     def __init__(
@@ -83,8 +86,10 @@ class Pipeline:
         clock: Callable[[], datetime],
         stopping: Callable[[], bool],
         alive: Callable[[], None] = lambda: None,
+        setbacks: Setbacks | None = None,
     ) -> None:
         self._database = database
+        self._setbacks = setbacks or Setbacks()
         self._settings = settings
         self._judged = judged
         self._telemetry = telemetry
@@ -161,6 +166,7 @@ class Pipeline:
         if version.attempts < limit:
             delay = _delay(version)
             self._release(version.id, self._clock() + delay)
+            self._setbacks.note(version.id, error)
             return f"attempt {version.attempts} failed, next in {delay.total_seconds():.0f} s: {error}"
         judgement = self._judge_and_record(version, unreadable_content(version.fingerprint, 0, error))
         return f"{describe(judgement)} after {version.attempts} attempts: {error}"
@@ -239,14 +245,16 @@ class Pipeline:
         }
         report = _report(version, content, choice, baseline, examination, judgement, timings)
         against_name = choice.version.key.version if choice is not None else None
+        written, layers = report.to_json(), layers_of(report)
         now = self._clock()
         with self._database.write() as connection:
             versions.record_verdict(
-                connection, version.id, judgement.verdict, report.to_json(), judgement.findings, now
+                connection, version.id, judgement.verdict, written, judgement.findings, now, layers
             )
             record_kin(connection, version, kin, now)
             accept_if_passing(connection, version, judgement.verdict, against_name, settings.baselines, now)
             self._judged(connection, version, now)
+        self._setbacks.forget(version.id)
         if in_place is not None:
             self._telemetry.content_changes.labels(version.key.registry).inc()
         return judgement

@@ -72,6 +72,11 @@ class Schedule:
         with suppress(JobLookupError):
             self.scheduler.modify_job(loop, next_run_time=at)
 
+    def next_turn(self, loop: str) -> datetime | None:
+        """When the next turn of a loop begins; None where there is none."""
+        job = self.scheduler.get_job(loop)
+        return None if job is None else job.next_run_time
+
     def remove(self, loop: str) -> None:
         """End a loop on purpose."""
         self.scheduler.remove_job(loop)

@@ -30,6 +30,8 @@ _LOGGER = logging.getLogger(__name__)
 EMPTY_DOUBT = timedelta(minutes=10)
 """So long a registry that held versions and is empty all at once is taken for one that is not mounted."""
 
+_MOST_REMARKS = 20
+
 
 class Watcher:
     """Follows one registry. ``look`` is called from one thread at a time.
@@ -86,7 +88,20 @@ class Watcher:
         self._recalled = False
         self._empty_since: datetime | None = None
         self.last_error: str | None = None
+        self.last_reason: RegistryReason | None = None
+        self.looked_at: datetime | None = None
+        self.listed_at: datetime | None = None
         self.listed_once = False
+
+    @property
+    def waits_until(self) -> datetime | None:
+        """Until then looks are passed over because of earlier failures; None when they are not."""
+        return self._not_before
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the last look left out, a sentence each, some of them where there are many."""
+        return tuple(sorted(self._told))[:_MOST_REMARKS]
 
     def look(self, rehash: bool = False, hinted: bool = False) -> str:
         """One look at the registry; a sentence for the log.
@@ -100,6 +115,7 @@ class Watcher:
         name = self._registry.name
         if self._not_before is not None and self._clock() < self._not_before and not (rehash or hinted):
             return f"registry {name}: waits until {self._not_before:%H:%M:%S} after {self._failures} failures"
+        self.looked_at = self._clock()
         try:
             listing = self._listing(everything=rehash or not self.listed_once or self._behind)
         except RegistryUnavailable as error:
@@ -120,7 +136,7 @@ class Watcher:
         self._behind = self._registering.left_some_out
         if self.last_error is not None:
             _LOGGER.info("registry %s is listed again", name)
-        self.last_error = None
+        self.last_error, self.last_reason, self.listed_at = None, None, self._clock()
         self._failures, self._not_before = 0, None
         self.listed_once = True
         unfinished = f", {len(listing.unfinished)} still being written" if listing.unfinished else ""
@@ -163,7 +179,7 @@ class Watcher:
             _LOGGER.warning(
                 "registry %s %s: %s", name, "is misconfigured" if misconfigured else "cannot be listed", error
             )
-        self.last_error = str(error)
+        self.last_error, self.last_reason = str(error), error.reason
         self._failures += 1
         wait = self._manners.wait_after(error, self._failures, name)
         self._not_before = self._clock() + wait if wait else None

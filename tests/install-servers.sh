@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs the real servers that some tests start: Prometheus, Alertmanager, jq, debootstrap, PostgreSQL and an OCI registry from the system's
-# packages, MLflow and an S3 server into .venv-servers. What cannot be installed here is named, and its tests skip
-# with a reason.
+# Installs the real servers that some tests start, and a browser: Prometheus, Alertmanager, jq, debootstrap, PostgreSQL,
+# an OCI registry and Chromium from the system's packages, MLflow and an S3 server into .venv-servers. What cannot be
+# installed here is named, and its tests skip with a reason.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 venv=$here/../.venv-servers
@@ -12,6 +12,8 @@ for program in prometheus prometheus-alertmanager jq docker-registry debootstrap
     command -v "$program" >/dev/null || packages+=("$program")
 done
 compgen -G "/usr/lib/postgresql/*/bin/postgres" >/dev/null || packages+=(postgresql)
+# Whichever of them is there will do; fonts, so that a page has the same widths everywhere.
+command -v chromium >/dev/null || command -v google-chrome >/dev/null || packages+=(chromium fonts-dejavu-core)
 if [ ${#packages[@]} -gt 0 ]; then
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
         echo "${packages[*]}: not installed, and cannot be installed from here: their tests will skip"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, ValidationInfo, field_validator
 
 from layerwatch.config.base import Name, SettingsModel
+from layerwatch.config.networks import network
 from layerwatch.config.quantities import PositiveDuration
 from layerwatch.config.secrets import Secret, resolve_path
 
@@ -38,13 +38,7 @@ def _checked_when_plain(url: Secret) -> Secret:
 
 
 def _checked_network(text: str) -> str:
-    try:
-        network = ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        raise ValueError("must be a network such as 10.0.0.0/8 or fd00::/8") from None
-    if ipaddress.ip_interface(text).ip != network.network_address:
-        raise ValueError(f"has bits set beyond its prefix; write {network} for that network")
-    return str(network)
+    return str(network(text))
 
 
 SecretUrl = Annotated[Secret, AfterValidator(_checked_when_plain)]

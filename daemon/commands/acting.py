@@ -6,10 +6,14 @@ import getpass
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from layerwatch.alerts.people import EntryError
 from layerwatch.daemon.commands.stores import usage_error
 from layerwatch.daemon.gate.printable import printable
+
+if TYPE_CHECKING:
+    from layerwatch.daemon.store.auditlog import Actor
 
 
 def user() -> str:
@@ -19,6 +23,19 @@ def user() -> str:
     except (KeyError, OSError):
         # Containers often run under a number that has no name.
         return f"uid {os.getuid()}"
+
+
+def actor(author: str | None = None) -> Actor:
+    """Who does what the audit log will tell of.
+
+    Args:
+        author: the name that was given instead of the system's; both are kept.
+    """
+    from layerwatch.daemon.store.auditlog import Actor, Authentication
+
+    known_as = user()
+    name = known_as if author in (None, known_as) else f"{author} (logged in as {known_as})"
+    return Actor(name, Authentication.COMMAND_LINE)
 
 
 @contextmanager

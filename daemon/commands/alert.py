@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from layerwatch.daemon.commands.acting import checked_entries, user
+from layerwatch.daemon.commands.acting import actor, checked_entries, user
 from layerwatch.daemon.commands.local import settings_of
 from layerwatch.daemon.commands.run import CONFIG_OPTION
 from layerwatch.daemon.commands.silence import AuthorOption, FormatOption, ListFormat
@@ -104,6 +104,7 @@ def acknowledge(
     config: Annotated[Path | None, CONFIG_OPTION] = None,
 ) -> None:
     """Say that somebody is on it: the alert is not repeated until it gets worse or ends, which is told as ever."""
+    from layerwatch.daemon.auditing import note_acknowledgement
     from layerwatch.daemon.store.acknowledging import acknowledge as taken
 
     now = datetime.now(UTC)
@@ -115,6 +116,8 @@ def acknowledge(
     ):
         found = _named(connection, alert, ref)
         done = [taken(connection, state.identity, by, reason, now) for state in found]
+        for state in done:
+            note_acknowledgement(connection, actor(author), state, now)
     for state in done:
         typer.echo(_line(state))
 
@@ -124,6 +127,7 @@ def unacknowledge(
     alert: AlertArgument, ref: RefOption = None, config: Annotated[Path | None, CONFIG_OPTION] = None
 ) -> None:
     """Say that nobody is on it any more: the alert is repeated again."""
+    from layerwatch.daemon.auditing import note_acknowledgement
     from layerwatch.daemon.store.acknowledging import unacknowledge as given_back
 
     with (
@@ -135,6 +139,8 @@ def unacknowledge(
         # Of a model, some may be in nobody's hands; that none is, is said about the first.
         taken = [state for state in found if state.acknowledgement is not None] or found[:1]
         done = [given_back(connection, state.identity) for state in taken]
+        for state in done:
+            note_acknowledgement(connection, actor(), state, datetime.now(UTC))
     for state in done:
         typer.echo(_line(state))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from layerwatch.daemon.commands.acting import user
+from layerwatch.daemon.commands.acting import actor, user
 from layerwatch.daemon.commands.local import settings_of
 from layerwatch.daemon.commands.run import CONFIG_OPTION
 from layerwatch.daemon.commands.stores import open_store, require_model, split_model
@@ -100,12 +100,14 @@ def accept(
     config: Annotated[Path | None, CONFIG_OPTION] = None,
 ) -> None:
     """Call a version normal: it ends its alert about weights and is a baseline for those to come."""
+    from layerwatch.daemon.auditing import note_baseline
     from layerwatch.daemon.store import baselines
 
     registry, name = split_model(model)
     with _store(config, changed=True) as database, database.write() as connection:
         require_model(connection, registry, name)
         record = baselines.accept(connection, registry, name, version, user(), reason, datetime.now(UTC))
+        note_baseline(connection, actor(), record, record.at)
     typer.echo(_line(record))
 
 
@@ -117,12 +119,14 @@ def pin(
     config: Annotated[Path | None, CONFIG_OPTION] = None,
 ) -> None:
     """Judge everything against this version until it is unpinned."""
+    from layerwatch.daemon.auditing import note_baseline
     from layerwatch.daemon.store import baselines
 
     registry, name = split_model(model)
     with _store(config, changed=True) as database, database.write() as connection:
         require_model(connection, registry, name)
         record = baselines.pin(connection, registry, name, version, user(), reason, datetime.now(UTC))
+        note_baseline(connection, actor(), record, record.at)
     typer.echo(_line(record))
 
 
@@ -131,6 +135,7 @@ def unpin(
     model: ModelArgument, reason: ReasonOption, config: Annotated[Path | None, CONFIG_OPTION] = None
 ) -> None:
     """Take the pin off."""
+    from layerwatch.daemon.auditing import note_baseline
     from layerwatch.daemon.store import baselines
 
     registry, name = split_model(model)
@@ -138,6 +143,7 @@ def unpin(
         if baselines.pinned(connection, registry, name) is None:
             require_model(connection, registry, name)
         record = baselines.unpin(connection, registry, name, user(), reason, datetime.now(UTC))
+        note_baseline(connection, actor(), record, record.at)
     typer.echo(_line(record))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from layerwatch.daemon.commands.acting import actor
 from layerwatch.daemon.commands.local import settings_of
 from layerwatch.daemon.commands.run import CONFIG_OPTION
 from layerwatch.daemon.commands.stores import open_store, usage_error
@@ -54,6 +55,7 @@ def replay(
     config: Annotated[Path | None, CONFIG_OPTION] = None,
 ) -> None:
     """Send events that were given up again, each under its old id. They keep the age limit of their receiver from now."""
+    from layerwatch.daemon.auditing import note_replay
     from layerwatch.daemon.store import outbox
 
     settings = settings_of(config)
@@ -62,10 +64,13 @@ def replay(
         if what.isascii() and what.isdigit():
             outbox.replay(connection, int(what[:18]), now)
             queued = 1
+            replayed = f"event {int(what[:18])}"
         else:
             if what not in {one.name for one in settings.alerts.receivers}:
                 usage_error(f"no receiver is called {printable(what)}")
             queued = outbox.replay_all(connection, what, now)
+            replayed = f"receiver {what}"
+        note_replay(connection, actor(), replayed, queued, now)
     typer.echo(f"{queued} {'event' if queued == 1 else 'events'} queued again")
 
 

@@ -30,6 +30,7 @@ from layerwatch.daemon.commands.local import (
     write_output,
 )
 from layerwatch.daemon.commands.models import given_model, named
+from layerwatch.daemon.commands.plots import KeptLayers
 from layerwatch.daemon.commands.reports import deliver
 from layerwatch.daemon.commands.run import CONFIG_OPTION
 from layerwatch.daemon.commands.stores import usage_error
@@ -135,7 +136,8 @@ def gate(
     if fail_new and baseline is None:
         usage_error("--fail-new compares with the findings of the baseline: give --baseline")
     ignores = _ignore_file(ignore_file, datetime.now(UTC).date())
-    kept = _cache(cache, no_cache, settings.scan)
+    measurements = _cache(cache, no_cache, settings.scan)
+    drawn = KeptLayers()
     with ExitStack() as stack:
         given = stack.enter_context(given_model(model, settings))
         before = stack.enter_context(given_model(baseline, settings)) if baseline is not None else None
@@ -151,19 +153,20 @@ def gate(
                 str(relation) if relation else None,
                 settings,
                 progress,
-                cache=kept,
+                keep=drawn.keep if format_ is GateFormat.HTML else None,
+                cache=measurements,
                 mark_new=fail_new,
             )
         policy = GatePolicy(Severity(fail_on), fail_new, allow_undecided)
         report = decided(named(report, given, before), policy, ignores, datetime.now(UTC).date())
         # While the files of a remote model are still there.
         signed = signing is None or signing.write(report, given.path, settings.rules, datetime.now(UTC))
-    if cache is not None and kept is not None and kept.trouble is not None:
-        typer.echo(printable(f"warning: the cache cannot be written: {kept.trouble}"), err=True)
+    if cache is not None and measurements is not None and measurements.trouble is not None:
+        typer.echo(printable(f"warning: the cache cannot be written: {measurements.trouble}"), err=True)
     for remark in ignore_remarks(report):
         typer.echo(printable(f"warning: {remark}"), err=True)
     # The report is finished here: nothing below changes it.
-    deliver(report, format_, output, show_suppressed)
+    deliver(report, format_, output, show_suppressed, drawn.spectra)
     assert report.gate is not None
     raise typer.Exit(report.gate.exit_code or (0 if signed else CANNOT_EXAMINE))
 

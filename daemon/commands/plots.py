@@ -67,7 +67,7 @@ def plotted_layers(
 
 @dataclass(slots=True)
 class KeptLayers:
-    """Keeps, when an examination hands them out, the layers that are to be drawn.
+    """Keeps, when an examination hands them out, the layers that are to be drawn: in plots, or in an HTML report.
 
     Attributes:
         layers: of the model.
@@ -86,6 +86,14 @@ class KeptLayers:
         """Take the layers of both contents; ``find`` gives measurements by digest."""
         self.layers = plotted_layers(content.layers, find)
         self.baseline = None if baseline is None else plotted_layers(baseline.layers, find)
+
+    def spectra(self, name: str) -> tuple[Measurement | None, Measurement | None]:
+        """The measurements of the layer of this name, and of the baseline's; None where there is none."""
+        sides = self.layers, self.baseline or ()
+        here, before = (
+            next((one.measurement for one in layers if one.name == name), None) for layers in sides
+        )
+        return here, before
 
 
 def title_of(model: Path) -> str:

@@ -11,7 +11,7 @@ import typer
 from layerwatch.daemon.commands.local import console_for, write_output
 from layerwatch.daemon.gate.formats import FORMATS, GateFormat
 from layerwatch.daemon.gate.formats.markdown import SUMMARY_LIMIT, markdown_within
-from layerwatch.daemon.gate.formats.rendering import Rendering
+from layerwatch.daemon.gate.formats.rendering import Rendering, Spectra
 
 if TYPE_CHECKING:
     from layerwatch.metrics.report import Report
@@ -19,12 +19,21 @@ if TYPE_CHECKING:
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 
 
-def deliver(report: Report, format_: GateFormat, output: Path | None, show_suppressed: bool) -> None:
+def deliver(
+    report: Report,
+    format_: GateFormat,
+    output: Path | None,
+    show_suppressed: bool,
+    spectra: Spectra | None = None,
+) -> None:
     """Print the report, or write it to a file; for ``github`` also append the job summary where there is one.
 
     Exits with a usage error when the file cannot be written.
+
+    Args:
+        spectra: what was measured, for pictures; None where only the report is at hand.
     """
-    rendering = Rendering(show_suppressed, console_for(output))
+    rendering = Rendering(show_suppressed, console_for(output), spectra)
     write_output(FORMATS[format_](report, rendering), output)
     summary = os.environ.get(SUMMARY_VARIABLE)
     if format_ is GateFormat.GITHUB and summary:

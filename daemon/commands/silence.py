@@ -13,7 +13,7 @@ import typer
 from layerwatch.alerts.silences import Silence, SilenceState, ending, exactly, new_silence, shown
 from layerwatch.config.matchers import Matcher, MatcherError, parse_matcher
 from layerwatch.config.quantities import parse_duration
-from layerwatch.daemon.commands.acting import checked_entries, user
+from layerwatch.daemon.commands.acting import actor, checked_entries, user
 from layerwatch.daemon.commands.local import settings_of
 from layerwatch.daemon.commands.run import CONFIG_OPTION
 from layerwatch.daemon.commands.stores import open_store, require_model, split_model, usage_error
@@ -77,6 +77,7 @@ def add(
     config: Annotated[Path | None, CONFIG_OPTION] = None,
 ) -> None:
     """Tell nobody about the alerts that match, until a time; prints which of those that fire now it is about."""
+    from layerwatch.daemon.auditing import note_silence
     from layerwatch.daemon.silencing import check_labels, firing_that_match
     from layerwatch.daemon.store import silences
 
@@ -95,6 +96,7 @@ def add(
             if model is not None:
                 require_model(connection, *split_model(model))
             silence = silences.add(connection, new, now)
+            note_silence(connection, actor(author), silence, now)
         with database.read() as connection:
             held = firing_that_match(connection, silence.matchers, settings.alerts.owners)
     _print(silence, now)
@@ -138,6 +140,7 @@ def expire(
     config: Annotated[Path | None, CONFIG_OPTION] = None,
 ) -> None:
     """End a silence, or call off one that has not begun."""
+    from layerwatch.daemon.auditing import note_end_of_silence
     from layerwatch.daemon.store import silences
 
     now = datetime.now(UTC)
@@ -147,6 +150,7 @@ def expire(
         database.write() as connection,
     ):
         silence = silences.expire(connection, number, author if author is not None else user(), now)
+        note_end_of_silence(connection, actor(author), silence, now)
     _print(silence, now)
 
 

@@ -33,6 +33,7 @@ def examine_files(
     settings: Settings,
     progress: Callable[[str, Progress], None],
     keep: Keep | None = None,
+    shuffled: bool = False,
     cache: MeasurementCache | None = None,
     mark_new: bool = False,
 ) -> Report:
@@ -41,7 +42,8 @@ def examine_files(
     Args:
         relation: how the model came from the baseline; None when not said.
         progress: told ("baseline" or "model", progress) after each layer.
-        keep: given everything that was measured, randomised spectra included; for plots.
+        keep: given everything that was measured; for pictures.
+        shuffled: measure randomised spectra, too; for plots.
         cache: of measurements; None to take each anew.
         mark_new: say of each finding whether the baseline lacks it (:func:`with_new_marked`).
     """
@@ -49,7 +51,7 @@ def examine_files(
     executor = LocalExecutor(settings.scan)
     began = time.monotonic()
     try:
-        pair = measure_pair(executor, kept, keep is not None, model, baseline, cache, progress)
+        pair = measure_pair(executor, kept, shuffled, model, baseline, cache, progress)
     finally:
         executor.close()
     measured = time.monotonic()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from layerwatch.daemon.gate.outcome import failing, has_unseen, policy_of
 from layerwatch.metrics.findings import LayerStatus
-from layerwatch.metrics.report import FindingPart, IgnoreEntryPart, Report
+from layerwatch.metrics.report import DiagnosisPart, FindingPart, IgnoreEntryPart, Report
 from layerwatch.metrics.rules import RULES
 from layerwatch.metrics.rules.base import Rule
 
@@ -44,6 +44,19 @@ def set_aside(report: Report) -> list[str]:
 def is_known(report: Report, finding: FindingPart) -> bool:
     """Whether a finding does not count because the baseline by itself has it, too."""
     return policy_of(report).fail_new and finding.new is False
+
+
+def diagnoses_that_count(report: Report) -> tuple[DiagnosisPart, ...]:
+    """Without those of which an ignore file left nothing that counts."""
+
+    def is_among(diagnosis: DiagnosisPart, findings: Iterable[FindingPart]) -> bool:
+        if diagnosis.layer is None:
+            return any(one.rule == diagnosis.defect for one in findings)
+        return any(one.layer == diagnosis.layer for one in findings)
+
+    counting = [one for one in report.findings if one.suppressed is None]
+    suppressed = [one for one in report.findings if one.suppressed is not None]
+    return tuple(one for one in report.diagnoses if is_among(one, counting) or not is_among(one, suppressed))
 
 
 def ignore_remarks(report: Report) -> list[str]:

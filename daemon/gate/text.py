@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
-from layerwatch.daemon.gate.facts import answer, counted, set_aside
+from layerwatch.daemon.gate.facts import answer, counted, diagnoses_that_count, set_aside
 from layerwatch.daemon.gate.printable import printable
+from layerwatch.daemon.terminal.glyphs import glyphs_of
+from layerwatch.daemon.terminal.layertable import layer_table
+from layerwatch.daemon.terminal.screen import Screen
 from layerwatch.metrics.findings import LayerStatus, Severity, Verdict
-from layerwatch.metrics.report import DiagnosisPart, FindingPart, LayerPart, Report
+from layerwatch.metrics.report import DiagnosisPart, FindingPart, Report
 
 _SEVERITY_STYLE = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
-_STATUS_STYLE = {
-    LayerStatus.OK: "green",
-    LayerStatus.INFO: "cyan",
-    LayerStatus.SUSPECT: "yellow",
-    LayerStatus.BROKEN: "bold red",
-    LayerStatus.UNDECIDED: "magenta",
-}
+_SEVERITY_WIDTH = 9
 _VERDICT_STYLE = {
     Verdict.PASS: "bold green",
     Verdict.WARN: "bold yellow",
@@ -36,33 +31,30 @@ _SHOWN_LAYERS = 3
 """Of layers with one and the same fault so many are named."""
 
 
-def print_table(report: Report, console: Console) -> None:
-    """Every layer with its numbers, then the findings and the verdict."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    compared = report.baseline is not None
-    for title in ("layer", "kind", "shape"):
-        table.add_column(title, overflow="fold")
-    numbers = ["alpha", "D", "tail", "log norm", "stable rank"]
-    if compared:
-        numbers.insert(1, "before")
-        numbers.append("change")
-    for title in numbers:
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("fit")
-    table.add_column("status")
-    for layer in report.layers:
-        table.add_row(*_cells(layer, compared))
+def print_table(report: Report, console: Console, before_verdict: Sequence[Text] = ()) -> None:
+    """Every layer with its numbers, then the findings and the verdict.
+
+    Args:
+        before_verdict: lines of their own; the verdict stays the last word.
+    """
     if report.layers:
+        table, left_out = layer_table(report, console.width, glyphs_of(console))
         console.print(table)
+        if left_out:
+            titles = ", ".join(left_out)
+            _say(Text(f"no room for {titles}: widen the terminal, or --format csv", style="dim"), console)
         console.print()
-    print_findings(report, console)
+    print_findings(report, console, before_verdict=before_verdict)
 
 
-def print_findings(report: Report, console: Console, show_suppressed: bool = False) -> None:
+def print_findings(
+    report: Report, console: Console, show_suppressed: bool = False, before_verdict: Sequence[Text] = ()
+) -> None:
     """The findings, worst first, what was not seen, the verdict, and what the gate makes of it where that differs.
 
     Args:
         show_suppressed: list what an ignore file suppresses, too; otherwise it is counted.
+        before_verdict: as for :func:`print_table`.
     """
     counting = tuple(finding for finding in report.findings if finding.suppressed is None)
     suppressed = tuple(finding for finding in report.findings if finding.suppressed is not None)
@@ -79,33 +71,30 @@ def print_findings(report: Report, console: Console, show_suppressed: bool = Fal
             )
         )
     for line in lines:
-        console.print(line, soft_wrap=True)
+        _say(line, console, _SEVERITY_WIDTH)
     if lines:
         console.print()
-    _print_diagnoses(_still_of_interest(report.diagnoses, counting, suppressed), console)
+    _print_diagnoses(diagnoses_that_count(report), console)
     undecided = [layer.name for layer in report.layers if layer.status is LayerStatus.UNDECIDED]
-    console.print(f"[dim]{escape(printable(_examined(report, undecided)))}[/dim]", soft_wrap=True)
+    _say(Text(printable(_examined(report, undecided)), style="dim"), console)
     for spot in report.blind_spots:
-        console.print(f"[dim]not seen: {escape(printable(spot))}[/dim]", soft_wrap=True)
+        _say(Text(printable(f"not seen: {spot}"), style="dim"), console)
+    if before_verdict:
+        for line in (Text(), *before_verdict, Text()):
+            console.print(line, soft_wrap=True)
     style = _VERDICT_STYLE[report.verdict]
-    console.print(f"verdict: [{style}]{report.verdict}[/{style}]", soft_wrap=True)
+    _say(Text.assemble("verdict: ", (str(report.verdict), style)), console)
     if report.gate is not None and set_aside(report):
-        console.print(Text(f"gate {answer(report)}"), soft_wrap=True)
+        _say(Text(f"gate {answer(report)}"), console)
 
 
-def _still_of_interest(
-    diagnoses: tuple[DiagnosisPart, ...],
-    counting: tuple[FindingPart, ...],
-    suppressed: tuple[FindingPart, ...],
-) -> tuple[DiagnosisPart, ...]:
-    """Without those of which nothing is left that counts."""
-
-    def is_among(diagnosis: DiagnosisPart, findings: tuple[FindingPart, ...]) -> bool:
-        if diagnosis.layer is None:
-            return any(one.rule == diagnosis.defect for one in findings)
-        return any(one.layer == diagnosis.layer for one in findings)
-
-    return tuple(one for one in diagnoses if is_among(one, counting) or not is_among(one, suppressed))
+def _say(line: Text, console: Console, hanging: int = 2) -> None:
+    """Words are wrapped for people, all lines but the first indented; in a log a line stays a line."""
+    if not console.is_terminal:
+        console.print(line, soft_wrap=True)
+        return
+    for part in Screen.of(console).wrapped(line, 0, hanging):
+        console.print(part, soft_wrap=True)
 
 
 def _print_diagnoses(diagnoses: tuple[DiagnosisPart, ...], console: Console) -> None:
@@ -113,16 +102,14 @@ def _print_diagnoses(diagnoses: tuple[DiagnosisPart, ...], console: Console) -> 
         layer = "the version" if diagnosis.layer is None else printable(diagnosis.layer)
         if diagnosis.layer is None and diagnosis.layers:
             layer += f", in {counted(diagnosis.layers, 'tensor')}"
-        console.print(
-            Text.assemble((layer, "bold"), f": {diagnosis.title} (layerwatch explain {diagnosis.defect})"),
-            soft_wrap=True,
-        )
-        for title, text in (("likely cause", diagnosis.likely_cause), ("what to do", diagnosis.what_to_do)):
+        title = f": {diagnosis.title} (layerwatch explain {diagnosis.defect})"
+        _say(Text.assemble((layer, "bold"), title), console)
+        for what, text in (("likely cause", diagnosis.likely_cause), ("what to do", diagnosis.what_to_do)):
             if text:
-                console.print(Text(f"  {title}: {text}"), soft_wrap=True)
+                _say(Text(f"  {what}: {text}"), console, 4)
     more = len(diagnoses) - _SHOWN_DIAGNOSES
     if more > 0:
-        console.print(f"  and {counted(more, 'more layer')} above", soft_wrap=True)
+        _say(Text(f"  and {counted(more, 'more layer')} above"), console)
     if diagnoses:
         console.print()
 
@@ -156,7 +143,9 @@ def _finding_lines(report: Report, findings: tuple[FindingPart, ...]) -> Iterato
             worst = ", ".join(f"{one.layer} ({one.message})" for one in alike[:_SHOWN_LAYERS])
             more = " and others" if len(alike) > _SHOWN_LAYERS else ""
             line = Text()
-            line.append(f"{finding.severity:<8} ", style=_SEVERITY_STYLE[Severity(finding.severity)])
+            line.append(
+                f"{finding.severity:<{_SEVERITY_WIDTH}}", style=_SEVERITY_STYLE[Severity(finding.severity)]
+            )
             line.append(f"{counted(len(alike), 'tensor')}: ", style="bold")
             line.append(printable(f"{worst}{more}"))
             line.append(f"  [{finding.rule}]", style="dim")
@@ -165,7 +154,7 @@ def _finding_lines(report: Report, findings: tuple[FindingPart, ...]) -> Iterato
 
 def _finding_line(finding: FindingPart) -> Text:
     line = Text()
-    line.append(f"{finding.severity:<8} ", style=_SEVERITY_STYLE[Severity(finding.severity)])
+    line.append(f"{finding.severity:<{_SEVERITY_WIDTH}}", style=_SEVERITY_STYLE[Severity(finding.severity)])
     if finding.layer is not None:
         line.append(f"{printable(finding.layer)}: ", style="bold")
     line.append(printable(finding.message))
@@ -176,30 +165,3 @@ def _finding_line(finding: FindingPart) -> Text:
         until = f" suppressed until {finding.suppressed.expires}: {finding.suppressed.reason}"
         line.append(printable(until), style="dim")
     return line
-
-
-def _cells(layer: LayerPart, compared: bool) -> list[Text]:
-    metrics = layer.metrics
-    alpha = "-" if metrics.alpha is None else f"{metrics.alpha:.2f}"
-    if metrics.alpha is not None and metrics.alpha_sigma is not None:
-        alpha += f" ±{metrics.alpha_sigma:.2f}"
-    cells = [
-        printable(layer.name),
-        layer.kind,
-        "x".join(map(str, layer.shape)),
-        alpha,
-        _number(metrics.ks_distance, 3),
-        "-" if metrics.tail_size is None else f"{metrics.tail_size}/{metrics.num_eigenvalues}",
-        _number(metrics.log_norm, 2),
-        _number(metrics.stable_rank, 1),
-    ]
-    if compared:
-        change = layer.change
-        cells.insert(4, _number(change.alpha_baseline, 2) if change else "-")
-        cells.append(_number(change.relative_change, 3) if change else "-")
-    status = Text(str(layer.status), style=_STATUS_STYLE[layer.status])
-    return [*map(Text, cells), Text((metrics.fit_status or "-").replace("_", " ")), status]
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"

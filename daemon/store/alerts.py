@@ -96,6 +96,21 @@ def list_states(
     return [_to_state(row) for row in connection.execute(query)]
 
 
+def firing_of(connection: sa.Connection, models: Iterable[tuple[str, str]]) -> list[AlertState]:
+    """The firing alerts of some models, given as (registry, model)."""
+    found: list[AlertState] = []
+    for chunk in chunks(models):
+        # SQLite uses no index for pairs.
+        near = (
+            _STATES.c.registry.in_({registry for registry, _ in chunk}),
+            _STATES.c.model.in_({model for _, model in chunk}),
+        )
+        query = sa.select(*_WITHOUT_TEXT).where(*near, _STATES.c.phase == AlertPhase.FIRING.value)
+        rows = connection.execute(query).all()
+        found.extend(_to_state(row) for row in rows if (row.registry, row.model) in chunk)
+    return found
+
+
 def signature(connection: sa.Connection) -> tuple[object, ...]:
     """Another one when any alert changed or was acknowledged, whoever did it; cheap."""
     columns = (

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 import sqlalchemy as sa
 
 from layerwatch.daemon.store import tables
+from layerwatch.daemon.store.chunks import chunks
 from layerwatch.daemon.store.errors import StoreError, StoreReason
 from layerwatch.daemon.store.ordering import sort_key
 from layerwatch.daemon.store.records import BaselineKind, BaselineRecord, VersionKey, VersionRecord
@@ -133,6 +135,36 @@ def was_accepted(connection: sa.Connection, key: VersionKey, fingerprint: str) -
         return True
     chosen = pinned(connection, key.registry, key.model)
     return chosen is not None and (chosen.version, chosen.fingerprint) == (key.version, fingerprint)
+
+
+def accepted_among(
+    connection: sa.Connection, versions: Iterable[tuple[VersionKey, str]]
+) -> set[tuple[VersionKey, str]]:
+    """Those of these bytes, given as (version, fingerprint), of which `was_accepted` is true."""
+    wanted = set(versions)
+    found: set[tuple[VersionKey, str]] = set()
+    kinds = [kind.value for kind in (BaselineKind.ACCEPTED, BaselineKind.PINNED, BaselineKind.UNPINNED)]
+    for chunk in chunks({(key.registry, key.model) for key, _ in wanted}):
+        # SQLite uses no index for pairs. Other models that come with them are not wanted, and drop out at the end.
+        query = (
+            sa.select(_EVENTS)
+            .where(
+                _EVENTS.c.registry.in_({registry for registry, _ in chunk}),
+                _EVENTS.c.model.in_({model for _, model in chunk}),
+                _EVENTS.c.kind.in_(kinds),
+            )
+            .order_by(_EVENTS.c.id)
+        )
+        pins: dict[tuple[str, str], BaselineRecord] = {}
+        for record in map(_to_record, connection.execute(query)):
+            if record.kind is BaselineKind.ACCEPTED:
+                found.add((VersionKey(record.registry, record.model, record.version), record.fingerprint))
+            else:
+                pins[record.registry, record.model] = record
+        for pin in pins.values():
+            if pin.kind is BaselineKind.PINNED:
+                found.add((VersionKey(pin.registry, pin.model, pin.version), pin.fingerprint))
+    return found & wanted
 
 
 def has_known_good(connection: sa.Connection, version: VersionRecord) -> bool:

@@ -12,6 +12,7 @@ from layerwatch.daemon.store import schema
 from layerwatch.daemon.store.address import backend_of
 from layerwatch.daemon.store.backend import Backend
 from layerwatch.daemon.store.errors import StoreError, StoreReason
+from layerwatch.daemon.store.modelsummaries import kept_in_step
 from layerwatch.daemon.store.schema import SchemaState
 
 
@@ -80,7 +81,8 @@ class Database:
         self._check_open()
         with self._backend.typed_errors(), self._writer.begin() as connection:
             self._may_write(connection)
-            yield connection
+            with kept_in_step(connection):
+                yield connection
 
     def fence(self, may_write: Callable[[sa.Connection], None]) -> None:
         """Begin every write transaction with a question from now on.

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from layerwatch.daemon.store import tables
+from layerwatch.daemon.store import modelsummaries, tables
 from layerwatch.daemon.store.errors import StoreError, StoreReason
 from layerwatch.daemon.store.records import RefRecord
 from layerwatch.daemon.store.versionrows import describe, fetch
@@ -38,6 +38,7 @@ def point(
         connection.execute(sa.insert(_REFS).values(registry=registry, model=model, ref=ref, **values))
     else:
         connection.execute(sa.update(_REFS).where(*known).values(**values))
+    modelsummaries.touch(connection, registry, model)
     return True
 
 
@@ -47,6 +48,7 @@ def remove(connection: sa.Connection, registry: str, model: str, ref: str) -> bo
     Returns:
         True when there was one.
     """
+    modelsummaries.touch(connection, registry, model)
     return connection.execute(sa.delete(_REFS).where(*_where(registry, model, ref))).rowcount > 0
 
 

@@ -15,7 +15,17 @@ from typing import Any
 import sqlalchemy as sa
 
 from layerwatch.alerts.model import AlertPhase
-from layerwatch.daemon.store import alerts, baselines, comparisons, lineage, merges, silences, tables
+from layerwatch.daemon.store import (
+    alerts,
+    auditlog,
+    baselines,
+    comparisons,
+    lineage,
+    merges,
+    silences,
+    summaries,
+    tables,
+)
 from layerwatch.daemon.store.chunks import chunks
 from layerwatch.daemon.store.records import VersionState
 from layerwatch.metrics.findings import Verdict
@@ -54,6 +64,7 @@ class Pruned:
         events: delivered or given up long ago.
         transitions: of alerts, as old.
         silences: over for as long.
+        audit: entries of the audit log that were older than theirs are kept.
         deferred: True when a scan was running, which may be about to use any content or measurement: none was
             removed, and the next call will.
     """
@@ -66,10 +77,16 @@ class Pruned:
     events: int
     transitions: int
     silences: int
+    audit: int
     deferred: bool
 
 
-def prune(connection: sa.Connection, keep_versions: int, events_before: datetime) -> Pruned:
+def prune(
+    connection: sa.Connection,
+    keep_versions: int,
+    events_before: datetime,
+    audit_before: datetime | None = None,
+) -> Pruned:
     """Remove what is old and not needed.
 
     Kept in full are, of every model: the last ``keep_versions`` revisions in natural order; those waiting for a
@@ -82,6 +99,7 @@ def prune(connection: sa.Connection, keep_versions: int, events_before: datetime
     Args:
         keep_versions: at least 1.
         events_before: events delivered, and what else was over, before this time are removed.
+        audit_before: entries of the audit log from before this time are removed; None for none.
 
     Raises:
         ValueError: when ``keep_versions`` is below 1.
@@ -113,6 +131,7 @@ def prune(connection: sa.Connection, keep_versions: int, events_before: datetime
         events=connection.execute(sa.delete(_OUTBOX).where(over)).rowcount,
         transitions=alerts.prune_alerts(connection, events_before),
         silences=silences.prune_silences(connection, events_before),
+        audit=0 if audit_before is None else auditlog.prune_audit_log(connection, audit_before),
         deferred=deferred,
     )
 
@@ -198,6 +217,7 @@ def _drop_reports(connection: sa.Connection, version_ids: Collection[int]) -> in
     for chunk in chunks(version_ids):
         statement = sa.update(_VERSIONS).where(_VERSIONS.c.id.in_(chunk), _VERSIONS.c.report.is_not(None))
         dropped += connection.execute(statement.values(report=None)).rowcount
+        summaries.drop_numbers(connection, chunk)
     return dropped
 
 

@@ -13,7 +13,7 @@ from layerwatch.daemon.store.errors import StoreError, StoreReason
 VERSION_TABLE = "layerwatch_schema"
 """Alembic's version table. Not its default name, by which other programs' databases would pass for ours."""
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012")
 """Every schema revision, oldest first. Kept here so that a start without a migration need not import Alembic."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"

@@ -62,6 +62,22 @@ sa.Index(
     postgresql_where=versions.c.is_current,
 )
 
+# What a registry offers now of a model: counted, and read from the newest on, without a look at the rows. It is partial
+# so that no other question about a model is led here, past an index that answers it better.
+_present = sa.and_(versions.c.is_current, versions.c.gone_at.is_(None))
+sa.Index(
+    "ix_versions_present",
+    versions.c.registry,
+    versions.c.model,
+    versions.c.is_current,
+    versions.c.gone_at,
+    versions.c.sort_key,
+    versions.c.id,
+    versions.c.verdict,
+    sqlite_where=_present,
+    postgresql_where=_present,
+)
+
 # Apart from the versions: few are merges, and a column behind the reports would be slow to read.
 merges = sa.Table(
     "merges",
@@ -74,6 +90,46 @@ merges = sa.Table(
         autoincrement=False,
     ),
     sa.Column("declaration", JSON, nullable=False),
+)
+
+# What lists show of judged versions, so that no report need be read.
+version_summaries = sa.Table(
+    "version_summaries",
+    metadata,
+    sa.Column(
+        "version_id",
+        ROW_ID,
+        sa.ForeignKey("versions.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    sa.Column("mean_alpha", sa.Double),
+    # Empty where the report was dropped before summaries were kept.
+    sa.Column("layers", sa.Integer),
+    sa.Column("broken", sa.Integer),
+    sa.Column("suspect", sa.Integer),
+    sa.Column("undecided", sa.Integer),
+    sa.Column("worst_layer", SafeText),
+    sa.Column("worst_words", SafeText),
+    # Large, and dropped with the report: last.
+    sa.Column("numbers", JSON),
+)
+
+# One row for each model that its registry offers, with the version that stands for it.
+model_summaries = sa.Table(
+    "model_summaries",
+    metadata,
+    sa.Column("registry", SafeText, primary_key=True),
+    sa.Column("model", SafeText, primary_key=True),
+    sa.Column("version_id", ROW_ID, sa.ForeignKey("versions.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("rank", sa.Integer, nullable=False),
+    sa.Column("judged_at", UtcTimestamp),
+    sa.Column("versions", sa.Integer, nullable=False),
+    # registry/model as searches read it, in lower case.
+    sa.Column("search", SafeText, nullable=False),
+    sa.Index("ix_model_summaries_rank_judged_at", "rank", "judged_at"),
+    sa.Index("ix_model_summaries_judged_at", "judged_at"),
+    sa.Index("ix_model_summaries_version_id", "version_id"),
 )
 
 verdict_notes = sa.Table(
@@ -311,6 +367,7 @@ alert_transitions = sa.Table(
     sa.Column("at", UtcTimestamp, nullable=False),
     sa.UniqueConstraint("event_id"),
     sa.Index("ix_alert_transitions_identity_sequence", "registry", "model", "ref", "rule_group", "sequence"),
+    sa.Index("ix_alert_transitions_phase_at", "phase", "at"),
     sqlite_autoincrement=True,
 )
 
@@ -422,6 +479,26 @@ sa.Index(
 )
 _dead = outbox.c.dead_at.is_not(None)
 sa.Index("ix_outbox_dead", outbox.c.receiver, outbox.c.dead_at, sqlite_where=_dead, postgresql_where=_dead)
+
+# Who changed what. No secret is ever a part of it.
+audit_log = sa.Table(
+    "audit_log",
+    metadata,
+    sa.Column("id", ROW_ID, primary_key=True, autoincrement=True),
+    sa.Column("at", UtcTimestamp, nullable=False),
+    sa.Column("actor", SafeText, nullable=False),
+    sa.Column("authentication", SafeText, nullable=False),
+    sa.Column("action", SafeText, nullable=False),
+    sa.Column("registry", SafeText),
+    sa.Column("model", SafeText),
+    sa.Column("version", SafeText),
+    # What else it is about: the number of a silence or an event, the id of an alert, a receiver.
+    sa.Column("subject", SafeText),
+    sa.Column("reason", SafeText),
+    sa.Column("outcome", SafeText, nullable=False),
+    sa.Index("ix_audit_log_at", "at"),
+    sqlite_autoincrement=True,
+)
 
 # One row: which daemon works here. Used where a lock may be lost without its holder, on a server.
 daemon_terms = sa.Table(

@@ -8,9 +8,10 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from layerwatch.daemon.store import tables
+from layerwatch.daemon.store import modelsummaries, summaries, tables
 from layerwatch.daemon.store.errors import StoreError, StoreReason
 from layerwatch.daemon.store.records import VersionState
+from layerwatch.daemon.store.summaries import LayerSummary
 from layerwatch.daemon.store.versionrows import describe, fetch
 from layerwatch.metrics.findings import EvidenceValue, Finding, RuleGroup, Severity, Verdict
 
@@ -24,10 +25,14 @@ def record_verdict(
     report_json: str,
     findings: Sequence[Finding],
     now: datetime,
+    layers: Sequence[LayerSummary] | None = None,
 ) -> None:
-    """Close a scan: the version is judged, its report and findings replace those of an earlier scan.
+    """Close a scan: the version is judged, its report, findings and summary replace those of an earlier scan.
 
     Evidence that is not finite is kept as None.
+
+    Args:
+        layers: those of the report, where they are at hand; None to read them from its text, which takes longer.
 
     Raises:
         StoreError: ``not_found``; ``already_judged``.
@@ -47,6 +52,9 @@ def record_verdict(
             not_before=None,
         )
     )
+    found = summaries.layers_of_text(report_json) if layers is None else layers
+    summaries.save(connection, version_id, verdict, found, findings)
+    modelsummaries.touch(connection, version.key.registry, version.key.model)
     connection.execute(sa.delete(_FINDINGS).where(_FINDINGS.c.version_id == version_id))
     if findings:
         connection.execute(

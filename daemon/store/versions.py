@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from layerwatch.daemon.store import merges, tables
+from layerwatch.daemon.store import merges, modelsummaries, tables
 from layerwatch.daemon.store.ordering import sort_key
 from layerwatch.daemon.store.queue import (
     claim_next,
@@ -118,6 +118,7 @@ def register(
         )
         assert inserted.inserted_primary_key is not None
         merges.save(connection, inserted.inserted_primary_key[0], lineage)
+        modelsummaries.touch(connection, key.registry, key.model)
     registered = current(connection, key)
     assert registered is not None
     return registered
@@ -287,6 +288,7 @@ def mark_gone(connection: sa.Connection, registry: str, model: str, version: str
     statement = sa.update(_VERSIONS).where(
         of_key(VersionKey(registry, model, version)), _VERSIONS.c.gone_at.is_(None)
     )
+    modelsummaries.touch(connection, registry, model)
     return connection.execute(statement.values(gone_at=now)).rowcount > 0
 
 
@@ -298,6 +300,8 @@ def _follow_registry(
     before = (known.gone_at, known.source_path, known.token, known.lineage)
     if before == (None, source_path, token, followed):
         return
+    if known.gone_at is not None:
+        modelsummaries.touch(connection, known.key.registry, known.key.model)
     connection.execute(
         sa.update(_VERSIONS)
         .where(_VERSIONS.c.id == known.id)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, FastAPI, Header, HTTPException, Path, Query, Request, Response
@@ -13,19 +11,28 @@ from prometheus_client.exposition import choose_encoder, gzip_accepted
 from starlette.concurrency import run_in_threadpool
 
 from layerwatch import __version__
+from layerwatch.alerts.people import EntryError, checked_name
 from layerwatch.config.errors import ConfigError
 from layerwatch.config.redaction import dump_redacted
 from layerwatch.config.secrets import SecretError
 from layerwatch.daemon.registries.hooks import HookReason, HookRefused
+from layerwatch.daemon.statusfacts import facts_of
 from layerwatch.daemon.store import outbox, refs, versions
+from layerwatch.daemon.store.auditlog import Actor, Authentication
 from layerwatch.daemon.store.errors import StoreError
 from layerwatch.daemon.store.outbox import OutboxStatus
 from layerwatch.daemon.web.access import BodyLimit, require_token
+from layerwatch.daemon.web.admission import Admission
+from layerwatch.daemon.web.audit import audit_router
 from layerwatch.daemon.web.decisions import Decisions, refused
 from layerwatch.daemon.web.errors import add_error_answers
 from layerwatch.daemon.web.pages import pages_router
+from layerwatch.daemon.web.pages.context import PageContext
+from layerwatch.daemon.web.reports import reports_router
 from layerwatch.daemon.web.silences import silences_router
 from layerwatch.daemon.web.spectra import spectra_router
+from layerwatch.daemon.web.spectrumdata import spectrum_data_router
+from layerwatch.daemon.web.versions import versions_router
 from layerwatch.daemon.web.views import DeliveryView, ModelView, RefView, VersionView
 from layerwatch.metrics.rules import RULES
 
@@ -34,23 +41,6 @@ if TYPE_CHECKING:
 
 RowNumber = Annotated[int, Path(ge=1, le=2**63 - 1)]
 _LARGEST_BODY = 2**20
-
-_INDEX = """\
-layerwatch {version}
-
-/metrics                  gauges and counters for Prometheus
-/-/healthy  /-/ready      liveness (tied to the loops), readiness
-/api/v1/models            models, their refs and verdicts
-/api/v1/versions          versions, newest first
-/alerts                   page: the alerts that fire, silences, acknowledgements
-/api/v1/alerts            alerts; POST, DELETE .../ID/acknowledge
-/api/v1/silences          silences; POST a new one, DELETE .../ID ends one
-/api/v1/deliveries        events and their deliveries; POST .../ID/replay sends a given-up one again
-/api/v1/config            configuration in force, secrets hidden
-/report?registry=&model=&ref=   report of the version that a ref points at
-/explain/RULE             what a rule means
-/api/openapi.json         the API's description
-"""
 
 
 def build_application(app: App) -> FastAPI:
@@ -65,10 +55,6 @@ def build_application(app: App) -> FastAPI:
 
     def authorised(authorization: Annotated[str | None, Header()] = None) -> None:
         require_token(app.live.settings, authorization)
-
-    @api.get("/", response_class=PlainTextResponse, include_in_schema=False)
-    def index() -> str:
-        return _INDEX.format(version=__version__)
 
     @api.get(
         "/metrics",
@@ -101,9 +87,10 @@ def build_application(app: App) -> FastAPI:
         return PlainTextResponse("ready\n")
 
     @api.post("/-/reload", dependencies=[Depends(authorised)], summary="Load the configuration again")
-    def reload() -> JSONResponse:
+    def reload(by: Annotated[str, Query(description="Who wants it.")] = "the API") -> JSONResponse:
+        actor = _by_token(by)
         try:
-            return JSONResponse({"reloaded": True, "needs_restart": app.reload()})
+            return JSONResponse({"reloaded": True, "needs_restart": app.reload(actor)})
         except ConfigError as error:
             return JSONResponse({"reloaded": False, "problems": str(error).splitlines()}, status_code=400)
 
@@ -120,20 +107,37 @@ def build_application(app: App) -> FastAPI:
         dependencies=[Depends(authorised)],
         summary="Send an event again that was given up, under its old id",
     )
-    def replay(delivery_id: RowNumber) -> dict[str, bool]:
+    def replay(
+        delivery_id: RowNumber, by: Annotated[str, Query(description="Who wants it.")] = "the API"
+    ) -> dict[str, bool]:
         try:
-            with app.database.write() as connection:
-                outbox.replay(connection, delivery_id, datetime.now(UTC))
+            decisions.replay(_by_token(by), delivery_id)
         except StoreError as error:
             raise refused(error) from None
         return {"queued": True}
 
     api.add_middleware(BodyLimit, most_bytes=_LARGEST_BODY)
     notifier = app.alert_loops.notifier
-    decisions = Decisions(app.database, lambda: app.live.settings, lambda: notifier.muted, notifier.wake)
+    decisions = Decisions(
+        app.database,
+        lambda: app.live.settings,
+        lambda: notifier.muted,
+        notifier.wake,
+        follow=app.after_verdict,
+        accepted=app.changed,
+        queued=app.wake_scans,
+    )
     api.include_router(silences_router(decisions))
-    api.include_router(pages_router(decisions))
+    api.include_router(versions_router(decisions))
+    api.include_router(audit_router(decisions))
+    admission = Admission(lambda: app.live.settings, decisions.clock)
+    context = PageContext(
+        app.database, lambda: app.live.settings, decisions, admission, lambda: facts_of(app)
+    )
+    api.include_router(pages_router(context))
+    api.include_router(reports_router(context))
     api.include_router(spectra_router(app.database))
+    api.include_router(spectrum_data_router(app.database))
     _add_reading(api, app)
     add_error_answers(api)
     return api
@@ -174,21 +178,6 @@ def _add_reading(api: FastAPI, app: App) -> None:
             raise HTTPException(404, f"no version has the number {version_id}")
         return VersionView.of(record)
 
-    @api.get("/api/v1/versions/{version_id}/report")
-    def report(version_id: RowNumber) -> Response:
-        with app.database.read() as connection:
-            record = versions.get(connection, version_id)
-        return _report_response(record.report if record else None)
-
-    @api.get("/report", summary="Report of the version that a ref points at; the link of an alert")
-    def report_of_ref(registry: str, model: str, ref: str) -> Response:
-        with app.database.read() as connection:
-            for record in refs.list_refs(connection, registry, model):
-                if record.ref == ref:
-                    found = versions.get(connection, record.version_id)
-                    return _report_response(found.report if found else None, indent=2)
-        raise HTTPException(404, f"{registry}/{model} has no ref {ref!r}")
-
     @api.get("/api/v1/deliveries", summary="Events and where they are, latest first")
     def deliveries(
         status: OutboxStatus | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
@@ -212,6 +201,14 @@ def _add_reading(api: FastAPI, app: App) -> None:
         raise HTTPException(404, f"there is no rule {rule!r}")
 
 
+def _by_token(name: str) -> Actor:
+    """Somebody with the token; raises HTTPException for a name that cannot be kept."""
+    try:
+        return Actor(checked_name(name, "by"), Authentication.TOKEN)
+    except EntryError as error:
+        raise refused(error) from None
+
+
 def _hook(
     app: App, registry: str, headers: Mapping[str, str], body: bytes, authorization: str | None
 ) -> bool:
@@ -232,11 +229,3 @@ def _hook(
         app.look_now(registry)
         return True
     return event.relevant
-
-
-def _report_response(report: str | None, indent: int | None = None) -> Response:
-    if report is None:
-        raise HTTPException(404, "no report is kept: the version was not judged yet, or retention dropped it")
-    # The link of an alert is opened by people.
-    text = report if indent is None else json.dumps(json.loads(report), indent=indent, ensure_ascii=False)
-    return Response(text, media_type="application/json")

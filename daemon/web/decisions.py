@@ -12,16 +12,27 @@ from sqlalchemy import Connection
 
 from layerwatch.alerts.identity import alert_id
 from layerwatch.alerts.model import AlertIdentity, AlertPhase, AlertState
-from layerwatch.alerts.people import EntryError
+from layerwatch.alerts.people import EntryError, checked_name, checked_reason
 from layerwatch.alerts.silences import Silence, ending, new_silence, shown
 from layerwatch.alerts.text import plain
+from layerwatch.config.composites import COMPOSITES
 from layerwatch.config.matchers import Matcher
 from layerwatch.config.settings import Settings
+from layerwatch.daemon.auditing import (
+    note_acknowledgement,
+    note_baseline,
+    note_end_of_silence,
+    note_replay,
+    note_rescan,
+    note_silence,
+)
 from layerwatch.daemon.silencing import check_labels, firing_that_match, silenced
-from layerwatch.daemon.store import alertnames, silences
+from layerwatch.daemon.store import alertnames, alerts, baselines, outbox, silences, versions
 from layerwatch.daemon.store.acknowledging import acknowledge, unacknowledge
+from layerwatch.daemon.store.auditlog import Actor
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.errors import StoreError, StoreReason
+from layerwatch.daemon.store.records import BaselineRecord, VersionRecord
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -30,17 +41,25 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+def _nothing(*_: object) -> None:
+    """Nobody needs to know."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """Silences and acknowledgements of one daemon. Who may decide is for its callers to check.
+    """What people may do with one daemon. Who may decide is for its callers to check.
 
-    Every method that changes something raises EntryError for what cannot be taken, and StoreError.
+    Every method that changes something keeps an entry of the audit log with it, and raises EntryError for what cannot be
+    taken, and StoreError.
 
     Attributes:
         settings: gives the configuration in force.
         muted: gives why alerts were not told when that was last decided.
         changed: called when what is told may be another now.
         clock: tells the time.
+        follow: brings the alerts of a version up to date, in the transaction that accepts it.
+        accepted: called when a version was accepted: what is shown of it is another.
+        queued: called when a version waits for a scan.
     """
 
     database: Database
@@ -48,6 +67,9 @@ class Decisions:
     muted: Callable[[], Mapping[AlertIdentity, str]]
     changed: Callable[[], None]
     clock: Callable[[], datetime] = _now
+    follow: Callable[[Connection, VersionRecord, datetime], None] = _nothing
+    accepted: Callable[[], None] = _nothing
+    queued: Callable[[], None] = _nothing
 
     def why_muted(self, connection: Connection, states: Sequence[AlertState]) -> dict[AlertIdentity, str]:
         """Why each of these alerts is not told now, in words; those that are told, or do not fire, are left out."""
@@ -59,8 +81,8 @@ class Decisions:
 
     def silence(
         self,
+        actor: Actor,
         matchers: Sequence[Matcher],
-        author: str,
         reason: str,
         starts_at: datetime | None,
         ends_at: datetime | None,
@@ -78,9 +100,10 @@ class Decisions:
             assert duration is not None
             ends_at = ending(starts_at or now, duration)
         check_labels(matchers, self.settings().alerts.owners)
-        new = new_silence(matchers, author, reason, now, ends_at, starts_at)
+        new = new_silence(matchers, actor.name, reason, now, ends_at, starts_at)
         with self.database.write() as connection:
             silence = silences.add(connection, new, now)
+            note_silence(connection, actor, silence, now)
         with self.database.read() as connection:
             held = firing_that_match(connection, new.matchers, self.settings().alerts.owners)
         self.changed()
@@ -94,30 +117,85 @@ class Decisions:
         )
         return silence, held
 
-    def expire(self, silence_id: int, by: str) -> Silence:
+    def expire(self, actor: Actor, silence_id: int) -> Silence:
         """End a silence."""
+        now = self.clock()
         with self.database.write() as connection:
-            silence = silences.expire(connection, silence_id, by, self.clock())
+            silence = silences.expire(connection, silence_id, actor.name, now)
+            note_end_of_silence(connection, actor, silence, now)
         self.changed()
-        _LOGGER.info("silence %d ended by %s", silence.id, plain(by, 100))
+        _LOGGER.info("silence %d ended by %s", silence.id, plain(actor.name, 100))
         return silence
 
-    def acknowledge(self, name: str, by: str, reason: str) -> AlertState:
+    def acknowledge(self, actor: Actor, name: str, reason: str) -> AlertState:
         """Keep who looks after an alert, called by its id or the beginning of it."""
+        now = self.clock()
         with self.database.write() as connection:
             identity = alertnames.by_id(connection, name).identity
-            state = acknowledge(connection, identity, by, reason, self.clock())
+            state = acknowledge(connection, identity, actor.name, reason, now)
+            note_acknowledgement(connection, actor, state, now)
         self.changed()
-        _LOGGER.info("%s acknowledged by %s: %s", _named(state), plain(by, 100), plain(reason, 200))
+        _LOGGER.info("%s acknowledged by %s: %s", _named(state), plain(actor.name, 100), plain(reason, 200))
         return state
 
-    def unacknowledge(self, name: str) -> AlertState:
+    def unacknowledge(self, actor: Actor, name: str) -> AlertState:
         """Take an acknowledgement back."""
+        checked_name(actor.name, "by")
         with self.database.write() as connection:
             state = unacknowledge(connection, alertnames.by_id(connection, name).identity)
+            note_acknowledgement(connection, actor, state, self.clock())
         self.changed()
-        _LOGGER.info("%s is no longer acknowledged", _named(state))
+        _LOGGER.info("%s is no longer acknowledged, says %s", _named(state), plain(actor.name, 100))
         return state
+
+    def accept(self, actor: Actor, version_id: int, reason: str) -> tuple[BaselineRecord, list[AlertState]]:
+        """Call a version normal: it is the model's baseline, and its alerts about weights end, which are given too."""
+        by, reason, now = checked_name(actor.name, "by"), checked_reason(reason), self.clock()
+        with self.database.write() as connection:
+            version = _current(connection, version_id)
+            key = version.key
+            firing = alerts.list_states(connection, AlertPhase.FIRING, key.registry, key.model)
+            record = baselines.accept(connection, key.registry, key.model, key.version, by, reason, now)
+            self.follow(connection, version, now)
+            ended = [state for state in firing if _is_over(connection, state)]
+            note_baseline(connection, actor, record, now, ended)
+        _LOGGER.info("%s accepted by %s: %s", _of(version), plain(by, 100), plain(reason, 200))
+        self._show_anew()
+        return record, ended
+
+    def rescan(self, actor: Actor, version_id: int, reason: str) -> VersionRecord:
+        """Have a version examined and judged again; until then its verdict stays."""
+        by, reason, now = checked_name(actor.name, "by"), checked_reason(reason), self.clock()
+        with self.database.write() as connection:
+            version = _current(connection, version_id)
+            if self.is_composite(version):
+                detail = "a composite is never scanned: its verdict is that of its members; rescan those"
+                raise StoreError(StoreReason.WRONG_STATE, detail)
+            versions.reopen(connection, version_id)
+            note_rescan(connection, actor, version, reason, now)
+        _LOGGER.info("%s is scanned again for %s: %s", _of(version), plain(by, 100), plain(reason, 200))
+        self.queued()
+        return version
+
+    def replay(self, actor: Actor, delivery_id: int) -> None:
+        """Send an event again that was given up."""
+        checked_name(actor.name, "by")
+        now = self.clock()
+        with self.database.write() as connection:
+            outbox.replay(connection, delivery_id, now)
+            note_replay(connection, actor, f"event {delivery_id}", 1, now)
+
+    def is_composite(self, version: VersionRecord) -> bool:
+        """Whether a version is a set of versions of other models."""
+        is_registry = any(one.name == COMPOSITES for one in self.settings().registries)
+        return version.key.registry == COMPOSITES and not is_registry
+
+    def _show_anew(self) -> None:
+        try:
+            self.accepted()
+        except StoreError as error:
+            # It is done all the same, and a loop of the daemon makes good for it.
+            _LOGGER.warning("what follows from an acceptance is shown later: %s", error)
 
 
 def status_of(error: StoreError) -> int:
@@ -140,3 +218,24 @@ def _named(state: AlertState) -> str:
     identity = state.identity
     name = plain(f"{identity.registry}/{identity.model} {identity.ref}", 300)
     return f"{alert_id(identity, state.episode)} ({name})"
+
+
+def _of(version: VersionRecord) -> str:
+    key = version.key
+    return plain(f"{key.registry}/{key.model}/{key.version}", 300)
+
+
+def _is_over(connection: Connection, before: AlertState) -> bool:
+    state = alerts.load_state(connection, before.identity)
+    return state is not None and state.phase is AlertPhase.RESOLVED
+
+
+def _current(connection: Connection, version_id: int) -> VersionRecord:
+    """The row with this number; raises StoreError where it does not stand for what the registry has now."""
+    version = versions.get_without_report(connection, version_id)
+    if version is None:
+        raise StoreError(StoreReason.NOT_FOUND, f"no version has the number {version_id}")
+    if not version.current:
+        detail = "other bytes were published under this name since; look at those first"
+        raise StoreError(StoreReason.WRONG_STATE, detail)
+    return version

@@ -38,6 +38,8 @@ class WebServer:
             build_application(app),
             log_config=None,
             access_log=False,
+            # What is trusted follows from the socket's peer: whoever is on this machine could write such headers.
+            proxy_headers=False,
             timeout_graceful_shutdown=1,
             lifespan="off",
         )

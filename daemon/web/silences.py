@@ -12,6 +12,7 @@ from layerwatch.alerts.people import EntryError
 from layerwatch.alerts.silences import SilenceState
 from layerwatch.config.matchers import parsed
 from layerwatch.daemon.store import alerts, silences
+from layerwatch.daemon.store.auditlog import Actor, Authentication
 from layerwatch.daemon.store.errors import StoreError
 from layerwatch.daemon.web.access import require_token
 from layerwatch.daemon.web.decisions import Decisions, refused
@@ -73,8 +74,8 @@ def silences_router(decisions: Decisions) -> APIRouter:
     def add_silence(wanted: SilenceRequest, response: Response) -> KeptSilenceView:
         try:
             silence, held = decisions.silence(
+                _by_token(wanted.author),
                 parsed(wanted.matchers),
-                wanted.author,
                 wanted.reason,
                 wanted.starts_at,
                 wanted.ends_at,
@@ -104,7 +105,7 @@ def silences_router(decisions: Decisions) -> APIRouter:
         silence_id: _RowNumber, by: Annotated[str, Query(description="Who ends it.")] = "the API"
     ) -> SilenceView:
         try:
-            silence = decisions.expire(silence_id, by)
+            silence = decisions.expire(_by_token(by), silence_id)
         except (EntryError, StoreError) as error:
             raise refused(error) from None
         return SilenceView.of(silence, decisions.clock())
@@ -117,7 +118,7 @@ def silences_router(decisions: Decisions) -> APIRouter:
     )
     def acknowledge(alert_id: _AlertId, taken: AcknowledgementRequest) -> AlertView:
         try:
-            state = decisions.acknowledge(alert_id, taken.by, taken.reason)
+            state = decisions.acknowledge(_by_token(taken.by), alert_id, taken.reason)
         except (EntryError, StoreError) as error:
             raise refused(error) from None
         return views([state])[0]
@@ -128,11 +129,17 @@ def silences_router(decisions: Decisions) -> APIRouter:
         responses=_OF_RECORDS,
         summary="Nobody is on it any more",
     )
-    def unacknowledge(alert_id: _AlertId) -> AlertView:
+    def unacknowledge(
+        alert_id: _AlertId, by: Annotated[str, Query(description="Who says so.")] = "the API"
+    ) -> AlertView:
         try:
-            state = decisions.unacknowledge(alert_id)
-        except StoreError as error:
+            state = decisions.unacknowledge(_by_token(by), alert_id)
+        except (EntryError, StoreError) as error:
             raise refused(error) from None
         return views([state])[0]
 
     return router
+
+
+def _by_token(name: str) -> Actor:
+    return Actor(name, Authentication.TOKEN)

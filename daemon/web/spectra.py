@@ -20,9 +20,15 @@ from sqlalchemy import Connection
 from layerwatch import __version__
 from layerwatch.alerts.payload import name
 from layerwatch.config.extras import how_to_install
-from layerwatch.daemon.store import contents, measurements, versions
+from layerwatch.daemon.store import measurements
 from layerwatch.daemon.store.database import Database
-from layerwatch.daemon.store.records import VersionKey, VersionRecord, VersionState
+from layerwatch.daemon.web.storedlayers import (
+    FINGERPRINT,
+    Wanted,
+    baseline_layer,
+    find_layer,
+    find_version,
+)
 from layerwatch.metrics.layerentry import LayerEntry
 from layerwatch.metrics.measurement import METRIC_SET
 from layerwatch.metrics.plots import (
@@ -45,21 +51,6 @@ _RETRY_AFTER = "5"
 # A version's bytes may be replaced under its name; those of a fingerprint never change.
 _OF_A_NAME = "private, no-cache"
 _OF_A_FINGERPRINT = "private, max-age=86400, immutable"
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A layer as it is asked for: names as in a link of an alert.
-
-    Attributes:
-        fingerprint: of the bytes under the version's name, or the beginning of it; empty for the present ones.
-    """
-
-    registry: str
-    model: str
-    version: str
-    layer: str
-    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +167,7 @@ def spectra_router(database: Database) -> APIRouter:
         version: str,
         layer: str,
         fingerprint: Annotated[
-            str, Query(pattern="^([0-9a-f]{8,64})?$", description="Of the bytes meant, or its first digits.")
+            str, Query(pattern=FINGERPRINT, description="Of the bytes meant, or its first digits.")
         ] = "",
         if_none_match: Annotated[str, Header()] = "",
     ) -> Response:
@@ -187,46 +178,11 @@ def spectra_router(database: Database) -> APIRouter:
 
 def _subject(connection: Connection, wanted: Wanted) -> _Subject:
     """What to draw; raises HTTPException 404."""
-    version = _version(connection, wanted)
+    version = find_version(connection, wanted.registry, wanted.model, wanted.version, wanted.fingerprint)
+    layer = find_layer(connection, version, wanted.layer)
     shown = f"{name(wanted.model)} {name(wanted.version)}"
-    layer = _layer(connection, version, wanted.layer)
     before = None
-    report = json.loads(version.report) if version.report else {}
-    if (baseline := report.get("baseline")) is not None and baseline["fingerprint"] is not None:
-        for same in contents.load_layers(connection, baseline["fingerprint"], METRIC_SET, [layer.name]):
-            before = same.digest
-            shown += f" against {name(baseline['version'])}"
+    if (found := baseline_layer(connection, version, layer.name)) is not None:
+        before = found[1].digest
+        shown += f" against {name(found[0])}"
     return _Subject(f"{shown}: {name(layer.name)}", layer, before)
-
-
-def _version(connection: Connection, wanted: Wanted) -> VersionRecord:
-    """The bytes under the version's name that are meant, with their report."""
-    found = versions.current(connection, VersionKey(wanted.registry, wanted.model, wanted.version))
-    while found is not None and not found.fingerprint.startswith(wanted.fingerprint):
-        found = versions.previous_revision(connection, found)
-    if found is not None and found.report is None:
-        found = versions.get(connection, found.id)
-    if found is not None:
-        return found
-    told = f"{name(wanted.registry)}/{name(wanted.model)} has no version {name(wanted.version)!r}"
-    raise HTTPException(
-        404, told + (f" with the fingerprint {wanted.fingerprint}" if wanted.fingerprint else "")
-    )
-
-
-def _layer(connection: Connection, version: VersionRecord, wanted: str) -> LayerEntry:
-    for layer in contents.load_layers(connection, version.fingerprint, METRIC_SET, [wanted]):
-        return layer
-    content = contents.load(connection, version.fingerprint, METRIC_SET)
-    shown = f"{name(version.key.model)} {name(version.key.version)}"
-    if content is None:
-        waits = version.state is not VersionState.JUDGED and version.judged_at is None
-        told = "was not measured yet" if waits else "is not kept any more: only its verdict is"
-        raise HTTPException(404, f"{shown} {told}")
-    if not content.layers and content.file_problem is not None:
-        raise HTTPException(404, f"{shown} could not be examined, so there is no spectrum of it")
-    # Links have long and unprintable names as people read them.
-    for layer in content.layers:
-        if name(layer.name) == wanted:
-            return layer
-    raise HTTPException(404, f"{shown} has no layer {name(wanted)!r}")

@@ -12,6 +12,7 @@ from layerwatch.alerts.model import AlertState
 from layerwatch.alerts.silences import MOST_MATCHERS, Silence, SilenceState
 from layerwatch.config.matchertext import MatcherText
 from layerwatch.config.quantities import PositiveDuration
+from layerwatch.daemon.store.auditlog import AuditRecord
 from layerwatch.daemon.store.outbox import OutboxRecord
 from layerwatch.daemon.store.records import VersionRecord
 from layerwatch.metrics.findings import Verdict
@@ -150,6 +151,59 @@ class AlertView(BaseModel):
             acknowledged_at=taken.at if taken else None,
             acknowledged_reason=taken.reason if taken else None,
             muted_by=muted_by,
+        )
+
+
+class DecisionRequest(BaseModel):
+    """Who decides something about a version, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    by: str
+    reason: str
+
+
+class AcceptedView(BaseModel):
+    """A version that was just accepted, and the alerts that ended with it as they were before."""
+
+    version: VersionView
+    accepted_by: str
+    accepted_at: datetime
+    reason: str
+    ended: tuple[AlertView, ...]
+
+
+class AuditView(BaseModel):
+    """One thing that somebody did."""
+
+    id: int
+    at: datetime
+    actor: str
+    authentication: str
+    action: str
+    registry: str | None
+    model: str | None
+    version: str | None
+    subject: str | None
+    reason: str | None
+    outcome: str
+
+    @classmethod
+    def of(cls, record: AuditRecord) -> AuditView:
+        """The answer for a kept entry."""
+        entry = record.entry
+        return cls(
+            id=record.id,
+            at=entry.at,
+            actor=entry.actor.name,
+            authentication=str(entry.actor.authentication),
+            action=str(entry.action),
+            registry=entry.registry,
+            model=entry.model,
+            version=entry.version,
+            subject=entry.subject,
+            reason=entry.reason,
+            outcome=entry.outcome,
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 
 from layerwatch.daemon.gate.formats.github import to_github
+from layerwatch.daemon.gate.formats.html import to_html
 from layerwatch.daemon.gate.formats.jsontext import to_json
 from layerwatch.daemon.gate.formats.junit import to_junit
 from layerwatch.daemon.gate.formats.markdown import to_markdown
@@ -24,6 +25,7 @@ class GateFormat(StrEnum):
     JUNIT = "junit"
     MARKDOWN = "markdown"
     GITHUB = "github"
+    HTML = "html"
 
 
 FORMATS: Mapping[GateFormat, Callable[[Report, Rendering], str]] = {
@@ -33,4 +35,5 @@ FORMATS: Mapping[GateFormat, Callable[[Report, Rendering], str]] = {
     GateFormat.JUNIT: to_junit,
     GateFormat.MARKDOWN: to_markdown,
     GateFormat.GITHUB: to_github,
+    GateFormat.HTML: to_html,
 }

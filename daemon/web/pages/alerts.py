@@ -1,16 +1,15 @@
-"""The page ``/alerts``: what fires, what is silent, and the forms to silence and to acknowledge.
+"""The page ``/alerts``: what fires, who was told, what is silent, what ended, and the forms to silence and to acknowledge.
 
 Everything is asked and posted under this one path, and all links are relative: it works behind any prefix of a proxy.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import RedirectResponse
@@ -18,22 +17,30 @@ from sqlalchemy import Connection
 from starlette.concurrency import run_in_threadpool
 
 from layerwatch.alerts.identity import alert_id
-from layerwatch.alerts.model import Acknowledgement, AlertPhase, AlertState
+from layerwatch.alerts.model import AlertPhase
 from layerwatch.alerts.people import LONGEST_NAME, LONGEST_REASON, EntryError
 from layerwatch.alerts.silences import Silence, SilenceState, exactly, shown
 from layerwatch.config.matchers import Matcher, MatcherError, parse_matcher
 from layerwatch.config.quantities import parse_duration
 from layerwatch.daemon.store import alertnames, alerts, silences
+from layerwatch.daemon.store.alertdeliveries import deliveries_of
+from layerwatch.daemon.store.alertends import ended_alerts
+from layerwatch.daemon.store.auditlog import Actor
 from layerwatch.daemon.store.errors import StoreError
-from layerwatch.daemon.web.access import require_token
+from layerwatch.daemon.web.admission import ForeignFormError, Visitor
 from layerwatch.daemon.web.decisions import Decisions, status_of
+from layerwatch.daemon.web.forms import posted
+from layerwatch.daemon.web.pages.alertrows import ended_row, firing_row
+from layerwatch.daemon.web.pages.context import PageContext
 from layerwatch.daemon.web.pages.rendering import HEADERS, render
 
 MOST_ROWS = 200
 """Alerts and silences that are shown; of more, the number."""
 
-_MOST_FINDINGS = 3
-_MOST_FIELDS = 20
+ENDED_SINCE = timedelta(days=7)
+"""How long alerts are shown that ended."""
+
+_MOST_ENDED = 50
 _ACTIONS = ("silence", "expire", "acknowledge", "unacknowledge")
 _DONE = {
     "silence": "Silence {0} is kept. Of the alerts that fire now, it is about {1}.",
@@ -41,46 +48,6 @@ _DONE = {
     "acknowledge": "The alert is acknowledged: it is not repeated until it gets worse or ends.",
     "unacknowledge": "The alert is no longer acknowledged.",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """One thing that is wrong. All text is foreign.
-
-    Attributes:
-        layer: empty for the version as a whole.
-        words: what is wrong.
-        numbers: the layer's numbers in words; may be empty.
-    """
-
-    layer: str
-    words: str = ""
-    numbers: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class AlertRow:
-    """A firing alert as the page shows it. All text is foreign.
-
-    Attributes:
-        broken: the worst findings; ``more`` are not shown.
-        muted_by: what holds it back now, in words; None when people are told.
-        report: relative link.
-    """
-
-    alert_id: str
-    severity: str
-    registry: str
-    model: str
-    ref: str
-    version: str
-    group: str
-    since: datetime
-    broken: tuple[Broken, ...]
-    more: int
-    acknowledgement: Acknowledgement | None
-    muted_by: str | None
-    report: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,25 +71,22 @@ class Form:
     problem: str | None = None
 
 
-def alerts_page(decisions: Decisions) -> APIRouter:
+def alerts_page(context: PageContext) -> APIRouter:
     """GET and POST ``/alerts``."""
     router = APIRouter()
+    decisions, admission = context.decisions, context.admission
 
     @router.get("/alerts")
     def show(request: Request) -> Response:
-        asked = request.query_params
+        asked, visitor = request.query_params, admission.visitor(request)
         for action in _ACTIONS:
             if action in asked:
-                return _page(decisions, Form(action, **_prefilled(action, asked[action])))
-        return _page(decisions, Form("silence"), done=_done(asked))
+                return _page(decisions, visitor, Form(action, **_prefilled(action, asked[action])))
+        return _page(decisions, visitor, Form("silence"), done=_done(asked))
 
     @router.post("/alerts")
     async def change(request: Request) -> Response:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/x-www-form-urlencoded":
-            raise HTTPException(415, "a form is posted as application/x-www-form-urlencoded")
-        body = await request.body()
-        return await run_in_threadpool(_changed, decisions, body)
+        return await run_in_threadpool(_changed, context, request, await posted(request))
 
     return router
 
@@ -143,12 +107,8 @@ def _done(asked: Mapping[str, str]) -> str | None:
     return None if sentence is None else sentence.format(number, held or "none")
 
 
-def _changed(decisions: Decisions, body: bytes) -> Response:
+def _changed(context: PageContext, request: Request, fields: Mapping[str, str]) -> Response:
     """Do what a form asks for and lead back to the page, or show the form again with what is wrong."""
-    try:
-        fields = dict(parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=_MOST_FIELDS))
-    except ValueError:
-        raise HTTPException(400, "this is no form of this page") from None
     form = Form(
         action=fields.get("action", ""),
         target=fields.get("target", ""),
@@ -159,19 +119,25 @@ def _changed(decisions: Decisions, body: bytes) -> Response:
     )
     if form.action not in _ACTIONS:
         raise HTTPException(400, "this is no form of this page")
+
+    def again(problem: str, status: int) -> Response:
+        visitor = context.admission.visitor(request)
+        return _page(context.decisions, visitor, replace(form, problem=problem), status)
+
     try:
-        require_token(decisions.settings(), f"Bearer {fields.get('token', '')}")
-        done = _do(decisions, form)
+        done = _do(context.decisions, context.admission.actor(request, fields), form)
+    except ForeignFormError:
+        # What somebody else filled in is not even shown.
+        raise
     except HTTPException as error:
         # 401 would make browsers ask for a password of their own.
         wrong = error.status_code == 401
         problem = "The token is wrong. Nothing was changed." if wrong else str(error.detail)
-        return _page(decisions, replace(form, problem=problem), status=403 if wrong else error.status_code)
+        return again(problem, 403 if wrong else error.status_code)
     except EntryError as error:
-        problem = f"{_LABELS.get(error.field, error.field)}: {error.detail}"
-        return _page(decisions, replace(form, problem=problem), status=422)
+        return again(f"{_LABELS.get(error.field, error.field)}: {error.detail}", 422)
     except StoreError as error:
-        return _page(decisions, replace(form, problem=error.detail), status=status_of(error))
+        return again(error.detail, status_of(error))
     return RedirectResponse(f"alerts?{urlencode(done)}", 303, headers=HEADERS)
 
 
@@ -185,23 +151,23 @@ _LABELS = {
 }
 
 
-def _do(decisions: Decisions, form: Form) -> dict[str, str]:
+def _do(decisions: Decisions, actor: Actor, form: Form) -> dict[str, str]:
     if form.action == "silence":
         matchers = _matchers(form.matchers)
         try:
             duration = parse_duration(form.duration)
         except ValueError as error:
             raise EntryError("duration", str(error)) from None
-        silence, held = decisions.silence(matchers, form.by, form.reason, None, None, duration)
+        silence, held = decisions.silence(actor, matchers, form.reason, None, None, duration)
         return {"done": form.action, "number": str(silence.id), "alerts": str(len(held))}
     if form.action == "expire":
         number = _number(form.target)
-        decisions.expire(number, form.by)
+        decisions.expire(actor, number)
         return {"done": form.action, "number": str(number)}
     if form.action == "acknowledge":
-        decisions.acknowledge(form.target, form.by, form.reason)
+        decisions.acknowledge(actor, form.target, form.reason)
     else:
-        decisions.unacknowledge(form.target)
+        decisions.unacknowledge(actor, form.target)
     return {"done": form.action}
 
 
@@ -220,7 +186,9 @@ def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else 0
 
 
-def _page(decisions: Decisions, form: Form, status: int = 200, done: str | None = None) -> Response:
+def _page(
+    decisions: Decisions, visitor: Visitor, form: Form, status: int = 200, done: str | None = None
+) -> Response:
     now = decisions.clock()
     with decisions.database.read() as connection:
         kept = silences.list_(connection, now, (SilenceState.ACTIVE, SilenceState.PENDING))
@@ -229,11 +197,22 @@ def _page(decisions: Decisions, form: Form, status: int = 200, done: str | None 
         worst = firing[:MOST_ROWS]
         muted = decisions.why_muted(connection, worst)
         told = alerts.told_texts(connection, [state.identity for state in worst])
+        messages = deliveries_of(connection, [state.identity for state in worst])
+        ended = ended_alerts(connection, now - ENDED_SINCE, _MOST_ENDED + 1)
         form = _about(connection, form)
-    rows = [_row(state, told.get(state.identity), muted.get(state.identity)) for state in worst]
+    rows = [
+        firing_row(
+            state,
+            told.get(state.identity),
+            muted.get(state.identity),
+            messages.get(state.identity, ()),
+        )
+        for state in worst
+    ]
     return render(
         "alerts.html",
         status,
+        page="alerts",
         now=now,
         rows=rows,
         firing=len(firing),
@@ -241,7 +220,10 @@ def _page(decisions: Decisions, form: Form, status: int = 200, done: str | None 
         kept=len(kept),
         form=form,
         done=done,
-        may_change=decisions.settings().server.token is not None,
+        ended=[ended_row(one) for one in ended[:_MOST_ENDED]],
+        more_ended=len(ended) > _MOST_ENDED,
+        ended_days=ENDED_SINCE.days,
+        visitor=visitor,
         longest_name=LONGEST_NAME,
         longest_reason=LONGEST_REASON,
     )
@@ -261,44 +243,6 @@ def _about(connection: Connection, form: Form) -> Form:
         status_of(error)
         return Form("silence", problem=form.problem or error.detail)
     return form
-
-
-def _row(state: AlertState, told: str | None, muted_by: str | None) -> AlertRow:
-    identity = state.identity
-    broken = tuple(_broken(state, told))
-    link = {"registry": identity.registry, "model": identity.model, "ref": identity.ref}
-    return AlertRow(
-        alert_id=alert_id(identity, state.episode),
-        severity=state.severity.value,
-        registry=identity.registry,
-        model=identity.model,
-        ref=identity.ref,
-        version=state.version,
-        group=identity.group.value,
-        since=state.started_at,
-        broken=broken[:_MOST_FINDINGS],
-        more=_count(told, len(broken)) - len(broken[:_MOST_FINDINGS]),
-        acknowledgement=state.acknowledgement,
-        muted_by=muted_by,
-        report=f"report?{urlencode(link)}",
-    )
-
-
-def _broken(state: AlertState, told: str | None) -> Iterable[Broken]:
-    """What `layerwatch.alerts.payload.describe` tells, worst first; the bare layers where nothing is told yet."""
-    described: Mapping[str, Any] = json.loads(told) if told is not None else {}
-    for finding in described.get("findings", ()):
-        yield Broken(finding["layer"] or "", finding["message"], finding["numbers"] or "")
-    if described and not described["findings"]:
-        yield Broken("", described["headline"])
-    if not described:
-        yield from (
-            Broken(layer) if layer else Broken("", "the version as a whole") for layer in state.layers
-        )
-
-
-def _count(told: str | None, least: int) -> int:
-    return least if told is None else least + int(json.loads(told).get("findings_omitted", 0))
 
 
 def _shown(silence: Silence, now: datetime) -> dict[str, Any]:

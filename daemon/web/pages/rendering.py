@@ -17,20 +17,35 @@ HERE = Path(__file__).parent
 
 HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    # With no referrer at all, browsers would not say where a form comes from.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
 
 
-def render(template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """The answer that a template and its values make."""
-    return HTMLResponse(_TEMPLATES.get_template(template).render(values), status, headers=HEADERS)
+PAGES = ((".", "Fleet"), ("compare", "Compare"), ("alerts", "Alerts"), ("status", "Status"))
+"""Relative addresses of the pages that every page links to, and their names."""
+
+
+def render(template: str, status: int = 200, *, page: str = "", **values: Any) -> HTMLResponse:
+    """The answer that a template and its values make; ``page`` is the address in :data:`PAGES` it belongs to.
+
+    All pages lie at one level; what is answered elsewhere gives ``root``, the way up to there (``../``).
+    """
+    text = _TEMPLATES.get_template(template).render({"root": "", "pages": PAGES, "page": page, **values})
+    return HTMLResponse(text, status, headers=HEADERS)
+
+
+def rendered(template: str, **values: Any) -> str:
+    """The text that a template and its values make, for what is no answer of its own."""
+    return _TEMPLATES.get_template(template).render(values)
 
 
 def line(text: str, limit: int = 200) -> str:

@@ -37,6 +37,7 @@ from layerwatch.daemon.notifying import Notifier
 from layerwatch.daemon.pipeline import Pipeline, PipelineSettings
 from layerwatch.daemon.scan.executor import Executor
 from layerwatch.daemon.store import alerts, outbox
+from layerwatch.daemon.store.auditlog import Actor, Authentication
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.records import VersionRecord
 from layerwatch.daemon.storelocation import downloads_of
@@ -276,7 +277,7 @@ class Week:
         """As through the API."""
         self._happens()
         lasting = timedelta(hours=hours)
-        self.decisions.silence([parse_matcher(matcher)], author, reason, None, None, lasting)
+        self.decisions.silence(_person(author), [parse_matcher(matcher)], reason, None, None, lasting)
         self._due.append(self.now + lasting)
 
     def acknowledge(self, model: str, by: str, reason: str) -> None:
@@ -285,7 +286,7 @@ class Week:
         with self.database.read() as connection:
             firing = alerts.list_states(connection, AlertPhase.FIRING, REGISTRY, model)
         for state in firing:
-            self.decisions.acknowledge(alert_id(state.identity, state.episode), by, reason)
+            self.decisions.acknowledge(_person(by), alert_id(state.identity, state.episode), reason)
 
     @property
     def _is_busy(self) -> bool:
@@ -320,6 +321,10 @@ class Week:
 
     def _clock(self) -> datetime:
         return self.now
+
+
+def _person(name: str) -> Actor:
+    return Actor(name, Authentication.TOKEN)
 
 
 def _nothing() -> None:

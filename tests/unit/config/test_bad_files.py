@@ -51,6 +51,9 @@ EXPECTED: dict[str, list[str]] = {
         "5: registries[0].models: must not be empty",
         "6: registries[0].refs[0]: must not be empty",
     ],
+    "half_a_proxy": [
+        "1: server: trusted_proxies and user_header belong together; give both, or neither",
+    ],
     "key_not_text": [
         "2: scan: holds a key that is not text; keys are words such as poll or path",
         "3: scan: holds a key that is not text; keys are words such as poll or path",

@@ -69,6 +69,46 @@ def test_an_external_url_is_a_plain_http_url() -> None:
         assert "hunter2" not in str(caught.value)
 
 
+def test_proxies_are_believed_only_where_they_and_their_header_are_named() -> None:
+    assert ServerSettings().trusted_proxies == ()
+    named = ServerSettings(trusted_proxies=["10.1.2.0/24", "::1"], user_header="X-Forwarded-User")
+    assert named.trusted_proxies == ("10.1.2.0/24", "::1/128")
+    for given in ({"trusted_proxies": ["10.1.2.3"]}, {"user_header": "X-Forwarded-User"}):
+        with pytest.raises(ValidationError, match="belong together"):
+            ServerSettings(**given)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ("0.0.0.0/0", "is everybody"),
+        ("::/0", "is everybody"),
+        ("10.1.2.3/8", r"write 10\.0\.0\.0/8"),
+        ("proxy.example.org", "must be a network"),
+        ("", "must be a network"),
+    ],
+)
+def test_a_proxy_is_a_network_and_not_everybody(network: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        ServerSettings(trusted_proxies=[network], user_header="X-Forwarded-User")
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("X Forwarded User", "must be the name of a header"),
+        ("X-User:", "must be the name of a header"),
+        ("X-User\n", "must be the name of a header"),
+        ("", "must be the name of a header"),
+        ("Authorization", "does not say who"),
+        ("COOKIE", "does not say who"),
+    ],
+)
+def test_the_header_of_a_person_is_one_that_names_people(header: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        ServerSettings(trusted_proxies=["10.1.2.3"], user_header=header)
+
+
 def test_sqlite_files_and_postgresql_databases_are_accepted_as_a_store() -> None:
     for url in (
         "sqlite:////var/lib/lw.db",

@@ -57,7 +57,7 @@ def test_a_report_comes_back_from_its_json_and_prints_the_same(report: Report) -
         assert render(back, Rendering(True)) == render(report, Rendering(True)), format_
 
 
-@pytest.mark.parametrize("format_", list(GateFormat))
+@pytest.mark.parametrize("format_", [one for one in GateFormat if one is not GateFormat.HTML])
 @pytest.mark.parametrize("show", [(), ("--show-suppressed",)], ids=["", "show suppressed"])
 def test_what_the_gate_prints_is_what_convert_makes_of_its_json(
     tmp_path: Path, format_: GateFormat, show: tuple[str, ...]

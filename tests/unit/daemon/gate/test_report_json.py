@@ -28,7 +28,7 @@ TOP = {
     *("timings", "tool", "complete", "gate"),
 }
 MODEL = {"source", "name", "version", "fingerprint", "format", "size_bytes"}
-FINDING = {"rule", "severity", "layer", "message", "evidence", "new", "suppressed"}
+FINDING = {"rule", "severity", "layer", "message", "evidence", "strength", "new", "suppressed"}
 LAYER = {"name", "kind", "role", "shape", "dtype", "status", "metrics", "change"}
 METRICS = {
     *("alpha", "alpha_sigma", "ks_distance", "xmin", "tail_size", "fit_status", "alpha_hat", "log_norm"),

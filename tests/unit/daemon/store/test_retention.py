@@ -18,6 +18,7 @@ from layerwatch.config.matchers import parsed
 from layerwatch.daemon.registries.base import DeclaredLineage
 from layerwatch.daemon.store import (
     alerts,
+    auditlog,
     baselines,
     contents,
     lineage,
@@ -29,6 +30,7 @@ from layerwatch.daemon.store import (
     versions,
 )
 from layerwatch.daemon.store.alerts import GroupRecord
+from layerwatch.daemon.store.auditlog import Action, Actor, AuditEntry, Authentication
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.lineage import WEIGHTS, LineageEdge
 from layerwatch.daemon.store.outbox import DatabaseOutbox
@@ -48,6 +50,7 @@ _NOTHING = Pruned(
     events=0,
     transitions=0,
     silences=0,
+    audit=0,
     deferred=False,
 )
 
@@ -310,6 +313,16 @@ def test_silences_are_forgotten_when_they_have_been_over_for_long(database: Data
         assert prune(connection, 1, later(100)) == replace(_NOTHING, silences=2)
         left = [one.id for one in silences.list_(connection, later(200))]
     assert left == [going_on, recent]
+
+
+def test_the_audit_log_is_kept_for_a_time_of_its_own(database: Database) -> None:
+    ann = Actor("ann", Authentication.TOKEN)
+    with database.write() as connection:
+        for seconds in (0, 50, 100):
+            auditlog.add(connection, AuditEntry(later(seconds), ann, Action.RELOAD, "taken over"))
+        assert prune(connection, 1, later(100)) == _NOTHING
+        assert prune(connection, 1, later(100), later(100)) == replace(_NOTHING, audit=2)
+        assert [one.entry.at for one in auditlog.list_(connection, 10)] == [later(100)]
 
 
 def test_more_versions_than_fit_into_one_statement_are_forgotten(database: Database) -> None:

@@ -2,78 +2,30 @@
 
 from __future__ import annotations
 
-from html.parser import HTMLParser
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
+import sqlalchemy as sa
 
 from firedalerts import ended, fired
+from layerwatch.alerts.errors import DeliveryReason
 from layerwatch.alerts.identity import alert_id
+from layerwatch.alerts.model import AlertState
+from layerwatch.alerts.outbox import Result
 from layerwatch.alerts.silences import SilenceState, new_silence
 from layerwatch.config.matchers import parsed
 from layerwatch.config.server import ServerSettings
-from layerwatch.daemon.store import alerts, silences
+from layerwatch.daemon.alerting import AlertPolicy
+from layerwatch.daemon.store import alerts, outbox, silences
 from layerwatch.daemon.store.acknowledging import acknowledge
 from layerwatch.daemon.store.database import Database
+from layerwatch.daemon.store.outbox import GivenUp
+from layerwatch.daemon.undelivered import follow_deliveries
 from layerwatch.metrics.findings import RuleGroup, Severity
 from layerwatch_testing.daemons import TOKEN
+from readpages import HOSTILE, Page, filled, holds_nothing_foreign, page
 from sites import Site
 from storetools import NOW, later
-
-HOSTILE = "<script>alert(1)</script>\u202egpj.\u2066exe\"'&"
-
-
-class Page(HTMLParser):
-    """What a page holds: its text, tags, links and fields."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.text = ""
-        self.texts: dict[str, str] = {}
-        self._field = ""
-        self.feed(html)
-        self.text = " ".join(self.text.split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = {name: value or "" for name, value in attrs}
-        self.tags.append((tag, found))
-        if tag not in ("a", "bdi", "code", "time"):
-            self.text += " "
-        self._field = found.get("name", "") if tag == "textarea" else ""
-
-    def handle_endtag(self, tag: str) -> None:
-        self._field = ""
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-        if self._field:
-            # A browser leaves out a new line right after the tag.
-            self.texts[self._field] = data.removeprefix("\n")
-
-    def all(self, tag: str, name: str) -> list[str]:
-        """The values of an attribute of every such tag that has it."""
-        return [attributes[name] for found, attributes in self.tags if found == tag and name in attributes]
-
-    @property
-    def fields(self) -> dict[str, str]:
-        """What a browser would post if nobody entered anything."""
-        inputs = {
-            attributes["name"]: attributes.get("value", "") for tag, attributes in self.tags if tag == "input"
-        }
-        return {**inputs, **self.texts}
-
-
-def page(site: Site, path: str = "/alerts") -> Page:
-    answer = site.get(path)
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "text/html; charset=utf-8"
-    return Page(answer.text)
-
-
-def filled(found: Page, **entered: str) -> dict[str, str]:
-    assert entered.keys() <= found.fields.keys()
-    return {**found.fields, "token": TOKEN, **entered}
 
 
 def test_where_nothing_fires_the_page_says_so(site: Site) -> None:
@@ -89,15 +41,18 @@ def test_firing_alerts_are_shown_worst_first_and_then_oldest_first(site: Site, d
         fired(connection, "prod/mild", severity=Severity.WARNING, now=later(-9999))
         ended(connection, fired(connection, "prod/over"), now=later(-1))
     found = page(site)
-    assert found.all("a", "href")[1::3] == [
-        f"report?registry=prod&model={model}&ref={ref}"
-        for model, ref in (("old", "champion"), ("young", "latest"), ("mild", "latest"))
+    links = [href for href in found.all("a", "href") if href.startswith(("version?", "layer?"))]
+    assert links[:6] == [
+        link
+        for model, version in (("old", "v41"), ("young", "v3"), ("mild", "v3"))
+        for names in [f"registry=prod&model={model}&version={version}&fingerprint=bytes-of-{version}"]
+        for link in (f"version?{names}", f"layer?{names}&layer=fc1")
     ]
     assert "Firing 3" in found.text
     assert "prod/old champion is v41 weights" in found.text
     assert "fc1 3 weights are NaN alpha 5.3 -> 22.6, 24 sigma" in found.text
     assert "2025-02-28 09:00 UTC 1d 3h" in found.text
-    assert "prod/over" not in found.text
+    assert found.text.index("prod/over") > found.text.index("Ended in the last 7 days 1")
 
 
 def test_the_worst_layers_are_shown_and_the_others_counted(site: Site, database: Database) -> None:
@@ -193,7 +148,7 @@ def test_an_alert_is_acknowledged_and_given_back_through_the_page(site: Site, da
     text = follow("acknowledge", by="ann", reason="on it")
     assert "The alert is acknowledged" in text
     assert "acknowledged by ann, 2025-03-01 12:00 UTC: on it" in text
-    text = follow("unacknowledge")
+    text = follow("unacknowledge", by="bob")
     assert "no longer acknowledged" in text
     with database.read() as connection:
         found = alerts.load_state(connection, state.identity)
@@ -207,7 +162,76 @@ def test_what_else_mutes_an_alert_is_shown(site: Site, database: Database) -> No
     site.muted[state.identity] = "inhibited by prod/base (latest, weights)"
     text = page(site).text
     assert "muted inhibited by prod/base (latest, weights)" in text
-    assert text.count("as its route says") == 1
+    assert text.count("nobody is told yet") == 1
+
+
+def told(connection: sa.Connection, receiver: str, *states: AlertState, group: str = "group_1") -> int:
+    """An event about alerts for a receiver; its number."""
+    alerts.save_told_to(
+        connection,
+        [(receiver, state) for state in states],
+        {(receiver, state.identity): group for state in states},
+    )
+    outbox.enqueue(connection, f"evt_{states[0].sequence}", receiver, "{}", NOW, group)
+    (record,) = outbox.list_outbox(connection, 1)
+    return record.entry.id
+
+
+def test_where_the_messages_about_an_alert_are_is_shown(site: Site, database: Database) -> None:
+    with database.write() as connection:
+        states = [
+            fired(connection, f"prod/{name}") for name in ("delivered", "failing", "dead", "fresh", "none")
+        ]
+        numbers = {
+            state.identity.model: told(connection, f"to-{state.identity.model}", state)
+            for state in states[:4]
+        }
+    deliveries = outbox.DatabaseOutbox(database, "daemon")
+    timeout = (DeliveryReason.TIMEOUT, f"no answer in 15 s {HOSTILE}")
+    deliveries.settle([Result(numbers["delivered"], timeout, NOW)], NOW)
+    deliveries.settle([Result(numbers["delivered"])], later(60))
+    deliveries.settle([Result(numbers["failing"], timeout, later(300))], NOW)
+    deliveries.settle([Result(numbers["failing"], timeout, later(300))], NOW)
+    deliveries.settle([Result(numbers["dead"], (DeliveryReason.GONE, "it answered 410"))], NOW)
+    html = site.get("/alerts").text
+    assert holds_nothing_foreign(html)
+    text = Page(html).text
+    assert "to-delivered: told 2025-03-01 12:01 UTC, after 1 failed attempt" in text
+    assert (
+        "to-failing: waiting 2 failed attempts, the next 2025-03-01 12:05 UTC: no answer in 15 s <script>"
+        in text
+    )
+    assert "to-dead: given up 2025-03-01 12:00 UTC: it answered 410 What to do" in text
+    assert "to-fresh: waits for its turn" in text
+    assert text.count("nobody is told yet") == 1
+    assert Page(html).all("a", "href").count("status#receivers") == 2
+
+
+def test_alerts_that_ended_are_shown_for_a_week_with_how_they_did(site: Site, database: Database) -> None:
+    with database.write() as connection:
+        for days, name in ((8, "older"), (6, "old"), (1, "young")):
+            state = fired(connection, f"prod/{name}", now=later(-86400 * days - 7200))
+            ended(connection, state, now=later(-86400 * days))
+        hostile = fired(connection, f"hub/{HOSTILE}", ref=HOSTILE, version=HOSTILE, now=later(-60))
+        ended(connection, hostile, version=HOSTILE, now=later(-30))
+    html = site.get("/alerts").text
+    assert holds_nothing_foreign(html)
+    found = Page(html)
+    shown = found.text[found.text.index("Ended in the last 7 days 3") :]
+    assert "prod/young latest was v3 weights v4 passed 2025-02-28 12:00 UTC 1d ago 2h" in shown
+    assert shown.index("hub/") < shown.index("prod/young") < shown.index("prod/old")
+    assert "prod/older" not in shown
+    assert "version?registry=prod&model=young&version=v3" in found.all("a", "href")
+
+
+def test_an_alert_about_deliveries_leads_to_the_status_of_receivers(site: Site, database: Database) -> None:
+    given_up = GivenUp("oncall", 2, NOW, DeliveryReason.GONE, "it answered 410")
+    with database.write() as connection:
+        follow_deliveries(connection, [given_up], ["oncall"], AlertPolicy(Severity.CRITICAL, None), NOW)
+    found = page(site)
+    assert "layerwatch/oncall deliveries is oncall delivery" in found.text
+    assert "status#receivers" in found.all("a", "href")
+    assert not [href for href in found.all("a", "href") if href.startswith("version?")]
 
 
 @pytest.mark.parametrize(
@@ -303,14 +327,8 @@ def test_hostile_names_are_text_in_their_own_direction(site: Site, database: Dat
     name = alert_id(state.identity, 1)
     for query in ("", f"?silence=hub/{quote(HOSTILE)}", f"?unacknowledge={name}", f"?expire={number}"):
         html = site.get(f"/alerts{query}").text
-        found = Page(html)
-        assert "<script>alert(1)</script>gpj.exe\"'&" in found.text
-        assert {tag for tag, _ in found.tags}.isdisjoint(
-            {"script", "iframe", "object", "embed", "img", "style"}
-        )
-        assert not [one for _, attributes in found.tags for one in attributes if one.startswith("on")]
-        assert "\u202e" not in html
-        assert "\u2066" not in html
+        assert "<script>alert(1)</script>gpj.exe\"'&" in Page(html).text
+        assert holds_nothing_foreign(html)
 
 
 def quoted(value: str) -> str:
@@ -375,29 +393,34 @@ def test_a_form_of_another_kind_is_refused(site: Site) -> None:
         assert answer.status_code == 415
 
 
-def test_a_browser_loads_nothing_but_the_stylesheet_and_is_not_framed(site: Site) -> None:
+def test_a_browser_loads_nothing_but_the_own_stylesheets_and_is_not_framed(site: Site) -> None:
     refused = site.post("/alerts", data={"action": "silence", "token": "wrong"})
     for answer in (site.get("/alerts"), refused):
         policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
         assert policy == {
             "default-src": "'none'",
             "style-src": "'self'",
+            "script-src": "'self'",
+            "img-src": "'self'",
+            "connect-src": "'self'",
             "form-action": "'self'",
             "base-uri": "'none'",
             "frame-ancestors": "'none'",
         }
         assert answer.headers["x-frame-options"] == "DENY"
         assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["referrer-policy"] == "same-origin"
         assert answer.headers["cache-control"] == "no-store"
         assert "set-cookie" not in answer.headers
         found = Page(answer.text)
-        assert found.all("link", "href") == ["static/layerwatch.css"]
+        loaded = found.all("link", "href")
+        assert loaded == ["static/icon.svg", "static/layerwatch.css", "static/status.css"]
         assert not [one for _, attributes in found.tags for one in attributes if one in ("style", "src")]
-    style = site.get("/static/layerwatch.css")
-    assert style.headers["content-type"].startswith("text/css")
-    assert "url(" not in style.text
-    assert "@import" not in style.text
+    for file, media_type in zip(loaded, ("image/svg+xml", "text/css", "text/css"), strict=True):
+        asset = site.get(f"/{file}")
+        assert asset.headers["content-type"].startswith(media_type)
+        assert "url(" not in asset.text
+        assert "@import" not in asset.text
 
 
 def test_every_address_on_the_page_is_relative(site: Site, database: Database) -> None:
@@ -418,5 +441,5 @@ def test_of_very_many_alerts_the_worst_are_shown_and_the_others_counted(
             fired(connection, f"prod/m{number:03}", severity=severity, now=later(-number))
     found = page(site)
     assert "The worst 200 of 205" in found.text
-    assert len([href for href in found.all("a", "href") if href.startswith("report?")]) == 200
+    assert len([href for href in found.all("a", "href") if href.startswith("version?")]) == 200
     assert found.text.count("warning") == 5

@@ -28,7 +28,8 @@ from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.records import ContentRecord, VersionKey, VersionRecord
 from layerwatch.daemon.web import spectra
 from layerwatch.daemon.web.errors import add_error_answers
-from layerwatch.daemon.web.spectra import MOST_WAITING, Pictures, Wanted, spectra_router
+from layerwatch.daemon.web.spectra import MOST_WAITING, Pictures, spectra_router
+from layerwatch.daemon.web.storedlayers import Wanted
 from layerwatch.metrics.findings import Verdict
 from layerwatch.metrics.layerentry import LayerEntry
 from layerwatch.metrics.measurement import METRIC_SET, LayerKind
@@ -317,7 +318,8 @@ def test_a_daemon_holds_matplotlib_only_once_a_picture_was_asked_for_and_torch_n
         "import asyncio, sys\n"
         "import layerwatch.daemon.app\n"
         "from layerwatch.daemon.store.database import Database\n"
-        "from layerwatch.daemon.web.spectra import Pictures, Wanted\n"
+        "from layerwatch.daemon.web.spectra import Pictures\n"
+        "from layerwatch.daemon.web.storedlayers import Wanted\n"
         "heavy = {'matplotlib', 'torch', 'scipy', 'matplotlib.pyplot'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
         "pictures = Pictures(Database.open(sys.argv[1]))\n"

@@ -1,0 +1,1 @@
+"""``layerwatch scan --watch``: what a running daemon does, as its HTTP API tells it."""

@@ -1,0 +1,1 @@
+"""What people see of a report, and of a running daemon, in a terminal."""
