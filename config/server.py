@@ -18,8 +18,20 @@ _PLAIN = re.compile(r"([^\s:/@\[\]]+):([0-9]{1,5})")
 
 _HEADER = r"^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$"
 _OTHER_HEADERS = frozenset(
-    ("authorization", "cookie", "host", "origin", "proxy-authorization", "referer", "user-agent", "x-forwarded-host")
-)  # fmt: skip
+    (
+        *(
+            "accept",
+            "authorization",
+            "cookie",
+            "forwarded",
+            "host",
+            "origin",
+            "proxy-authorization",
+            "referer",
+        ),
+        *("user-agent", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"),
+    )
+)
 
 
 def _checked_proxies(text: str) -> str:
@@ -34,7 +46,7 @@ def _checked_proxies(text: str) -> str:
 def _checked_header(name: str) -> str:
     if re.fullmatch(_HEADER, name) is None:
         raise ValueError("must be the name of a header, such as X-Forwarded-User")
-    if name.lower() in _OTHER_HEADERS:
+    if name.lower() in _OTHER_HEADERS or name.lower().startswith("sec-"):
         raise ValueError(
             "does not say who somebody is; name the header that the proxy sets, such as X-Forwarded-User"
         )

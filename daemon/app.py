@@ -72,7 +72,7 @@ _VERDICTS_PATIENCE = timedelta(minutes=30)
 
 _LOOPS = (
     "watch", "reconcile", "queue", "notify", "dispatch", "resend", "backlog", "retention", "composites", "exposition",
-    "verdicts", "scan",
+    "verdicts", "scan", "summaries",
 )  # fmt: skip
 
 _BETWEEN_LOOKS = timedelta(seconds=1)
@@ -81,6 +81,8 @@ _BETWEEN_LOOKS = timedelta(seconds=1)
 _SIGNAL = Actor("SIGHUP", Authentication.COMMAND_LINE)
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _CATCH_UP_AT_A_TIME = 200
+_SUMMARIES_EVERY = timedelta(seconds=30)
+_SUMMARIES_AT_A_TIME = 500
 _PARALLEL = 4
 """Versions of one remote registry that are fetched or fingerprinted at a time."""
 
@@ -115,6 +117,7 @@ class App:
         self.hooks = HookTaking(lambda: self.live.settings, self.telemetry, now, self.look_now)
         self._looked: dict[str, datetime] = {}
         self.setbacks = Setbacks()
+        self._summed_up = False
         self.diary = Diary(now(), self.live.settings, now())
 
     def run(self, ready: Callable[[str], None] = lambda address: None) -> None:
@@ -255,6 +258,9 @@ class App:
             "retention", self._retain, _RETENTION_EVERY, 3 * _RETENTION_EVERY,
             first=timedelta(minutes=1), urgent=True,
         )  # fmt: skip
+        self.schedule.add(
+            "summaries", self._sum_up, _SUMMARIES_EVERY, _LOOP_LIMIT, first=timedelta(minutes=1)
+        )
         self.schedule.add("composites", self._follow_composites, _COMPOSITES_EVERY, _LOOP_LIMIT, urgent=True)
         # The commands of people write to the store, too.
         self.schedule.add("exposition", self._expose, _EXPOSITION_EVERY, _LOOP_LIMIT, urgent=True)
@@ -461,12 +467,16 @@ class App:
                 connection, store.keep_versions, now() - store.keep_events, now() - store.keep_audit
             )
         self.diary.pruned, self.diary.retained_at = pruned, now()
-        filled = fill(self.database, self._stop.is_set)
         looked_into = catch_up(self.database, _CATCH_UP_AT_A_TIME)
-        return (
-            f"retention: {pruned}; {filled} older versions summed up; "
-            f"lineage of {looked_into} older versions looked for"
-        )
+        return f"retention: {pruned}; lineage of {looked_into} older versions looked for"
+
+    def _sum_up(self) -> str:
+        """Numbers of versions that were judged by an older layerwatch; nothing once all are there."""
+        filled = 0
+        if not self._summed_up:
+            filled = fill(self.database, _SUMMARIES_AT_A_TIME, self._stop.is_set)
+            self._summed_up = filled < _SUMMARIES_AT_A_TIME and not self._stop.is_set()
+        return f"{filled} older versions summed up"
 
     def wake_scans(self) -> None:
         """A version waits for its scan."""

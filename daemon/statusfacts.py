@@ -1,4 +1,4 @@
-"""How the daemon itself is: what only its process knows. No secrets, and no addresses."""
+"""How the daemon itself is: what only its process knows. No secrets; errors of registries name addresses and paths."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from layerwatch.daemon.diary import Diary
 from layerwatch.daemon.health import Beat
 from layerwatch.daemon.live import settings_that_need_a_restart
 from layerwatch.daemon.registries.base import RegistryReason
-from layerwatch.metrics.errors import UnreadableError
+from layerwatch.daemon.setbacks import Setback
 
 if TYPE_CHECKING:
     from layerwatch.daemon.app import App
@@ -85,7 +85,7 @@ class StatusFacts:
     late: frozenset[str]
     exposition: ExpositionFacts
     restart_for: tuple[str, ...]
-    setbacks: Mapping[int, UnreadableError]
+    setbacks: Mapping[int, Setback]
 
 
 def facts_of(app: App) -> StatusFacts:

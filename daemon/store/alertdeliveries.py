@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -85,19 +85,24 @@ def _chosen(
     connection: sa.Connection,
     which: sa.ColumnElement[int],
     among: sa.ColumnElement[bool],
-    streams: Iterable[tuple[str, str]],
+    streams: Collection[tuple[str, str]],
 ) -> dict[tuple[str, str], Delivery]:
     found = {}
     for chunk in chunks(sorted(streams)):
-        of_streams = sa.tuple_(_OUTBOX.c.stream, _OUTBOX.c.receiver).in_(chunk)
+        # SQLite finds pairs by no index: their parts it does.
         ids = (
             sa.select(which)
-            .where(among, _OUTBOX.c.stream.is_not(None), of_streams)
+            .where(
+                among,
+                _OUTBOX.c.stream.is_not(None),
+                _OUTBOX.c.stream.in_({stream for stream, _ in chunk}),
+                _OUTBOX.c.receiver.in_({receiver for _, receiver in chunk}),
+            )
             .group_by(_OUTBOX.c.stream, _OUTBOX.c.receiver)
         )
         for row in connection.execute(sa.select(*_COLUMNS).where(_OUTBOX.c.id.in_(ids))):
             found[row.stream, row.receiver] = _delivery(row)
-    return found
+    return {stream: found[stream] for stream in streams if stream in found}
 
 
 def _delivery(row: sa.Row[Any]) -> Delivery:

@@ -17,7 +17,6 @@ from layerwatch.metrics.findings import RuleGroup, Severity
 
 _TRANSITIONS = tables.alert_transitions
 _Key = tuple[str, str, str, str, int]
-_KEY = tuple(_TRANSITIONS.c[name] for name in ("registry", "model", "ref", "rule_group", "episode"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +43,20 @@ def ended_alerts(connection: sa.Connection, since: datetime, limit: int) -> list
 
 def _begun(connection: sa.Connection, keys: Collection[_Key]) -> dict[_Key, Episode]:
     found: dict[_Key, Episode] = {}
-    for chunk in chunks(keys):
+    wanted = set(keys)
+    for chunk in chunks(sorted({(registry, model) for registry, model, *_ in keys})):
+        # SQLite finds pairs by no index: their parts it does, and the few rows too many are passed over here.
         query = (
             sa.select(_TRANSITIONS)
-            .where(sa.tuple_(*_KEY).in_(chunk), _TRANSITIONS.c.phase == AlertPhase.FIRING.value)
+            .where(
+                _TRANSITIONS.c.registry.in_({registry for registry, _ in chunk}),
+                _TRANSITIONS.c.model.in_({model for _, model in chunk}),
+            )
             .order_by(_TRANSITIONS.c.sequence)
         )
         for row in connection.execute(query):
+            if row.phase != AlertPhase.FIRING.value or _key(row) not in wanted:
+                continue
             severity = Severity(row.severity)
             known = found.setdefault(
                 _key(row), Episode(_identity(row), row.episode, severity, (), began_at=row.at)

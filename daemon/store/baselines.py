@@ -125,16 +125,27 @@ def was_accepted(connection: sa.Connection, key: VersionKey, fingerprint: str) -
 
     Accepting another version later takes nothing back.
     """
-    accepted = sa.select(sa.literal(1)).where(
-        *_of_model(key.registry, key.model),
-        _EVENTS.c.version == key.version,
-        _EVENTS.c.fingerprint == fingerprint,
-        _EVENTS.c.kind == BaselineKind.ACCEPTED.value,
+    return acceptance_of(connection, key, fingerprint) is not None
+
+
+def acceptance_of(connection: sa.Connection, key: VersionKey, fingerprint: str) -> BaselineRecord | None:
+    """How a person last called these bytes normal, or how they are pinned now; see `was_accepted`."""
+    accepted = (
+        sa.select(_EVENTS)
+        .where(
+            *_of_model(key.registry, key.model),
+            _EVENTS.c.version == key.version,
+            _EVENTS.c.fingerprint == fingerprint,
+            _EVENTS.c.kind == BaselineKind.ACCEPTED.value,
+        )
+        .order_by(_EVENTS.c.id.desc())
+        .limit(1)
     )
-    if connection.execute(accepted).first() is not None:
-        return True
+    for row in connection.execute(accepted):
+        return _to_record(row)
     chosen = pinned(connection, key.registry, key.model)
-    return chosen is not None and (chosen.version, chosen.fingerprint) == (key.version, fingerprint)
+    is_it = chosen is not None and (chosen.version, chosen.fingerprint) == (key.version, fingerprint)
+    return chosen if is_it else None
 
 
 def accepted_among(

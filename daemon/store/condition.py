@@ -68,7 +68,7 @@ class Queue:
     Attributes:
         waiting: versions that wait, those that wait for another attempt too; ``oldest`` waits longest.
         running, retrying: of each at most as many as were asked for.
-        unexamined: how many there are, and the last judged of them.
+        unexamined: how many there are, and the newest of them.
     """
 
     waiting: int
@@ -126,16 +126,16 @@ def queue(connection: sa.Connection, most: int) -> Queue:
     """The scan queue, with at most ``most`` versions of each kind."""
     pending = sa.and_(_VERSIONS.c.state == VersionState.PENDING.value, PRESENT)
     undecided = sa.and_(PRESENT, _VERSIONS.c.verdict == Verdict.UNDECIDED.value)
-    last = connection.execute(
-        sa.select(*_NAMES).where(undecided).order_by(_VERSIONS.c.judged_at.desc()).limit(most)
-    ).all()
+    # Their numbers come from the index of what is present: the rows of all versions are many.
+    numbers = sorted(connection.execute(sa.select(_VERSIONS.c.id).where(undecided)).scalars(), reverse=True)
+    newest = sa.select(*_NAMES).where(_VERSIONS.c.id.in_(numbers[:most])).order_by(_VERSIONS.c.id.desc())
     return Queue(
         waiting=_count(connection, pending),
         oldest=oldest_waiting(connection),
         running=_queued(connection, _VERSIONS.c.state == VersionState.SCANNING.value, most),
         retrying=_queued(connection, sa.and_(pending, _VERSIONS.c.attempts > 0), most),
-        unexamined=_count(connection, undecided),
-        last_unexamined=tuple(_unexamined(connection, row) for row in last),
+        unexamined=len(numbers),
+        last_unexamined=tuple(_unexamined(connection, row) for row in connection.execute(newest).all()),
     )
 
 

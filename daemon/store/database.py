@@ -74,6 +74,8 @@ class Database:
     def write(self) -> Iterator[sa.Connection]:
         """The only write transaction of the moment: committed on leaving, rolled back on any exception.
 
+        Models that change in it are summed up at its end (`modelsummaries`).
+
         Raises:
             StoreError: ``closed``; ``busy`` when another writer stays for 30 s; or the database cannot be written. When
                 the connection to a server is lost at the very end, it may have been committed all the same.

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -21,7 +21,9 @@ from layerwatch.daemon.store.upserts import upsert
 from layerwatch.daemon.store.versionrows import PRESENT
 from layerwatch.metrics.findings import Finding, LayerStatus, Verdict
 from layerwatch.metrics.measurement import FitStatus
-from layerwatch.metrics.report import Report
+
+if TYPE_CHECKING:
+    from layerwatch.metrics.report import Report
 
 _TABLE = tables.version_summaries
 _VERSIONS = tables.versions

@@ -13,53 +13,52 @@ from layerwatch.daemon.store.database import Database
 _LOGGER = logging.getLogger(__name__)
 _SUMMARIES = tables.version_summaries
 _VERSIONS = tables.versions
-_AT_A_TIME = 20
-"""Reports may be megabytes each."""
 
 
-def fill(database: Database, stopping: Callable[[], bool]) -> int:
+def fill(database: Database, most: int, stopping: Callable[[], bool]) -> int:
     """Fill in what is missing, the newest rows first. Done once, it finds nothing the next time.
 
-    A few reports at a time: nobody waits long for the write transactions, and what is done stays done.
+    One report at a time, which may be megabytes: nobody waits long for the write transactions, and what is done stays
+    done.
 
     Args:
+        most: so many versions at a call.
         stopping: True once it must end; the next call goes on.
 
     Returns:
-        How many versions were filled in.
+        How many versions were filled in; fewer than ``most`` when nothing is left.
 
     Raises:
         StoreError: the database cannot be read or written, or is busy.
     """
     filled = 0
-    before = None
-    while not stopping() and (reports := _reports(database, before)):
-        found = {version_id: _layers(version_id, report) for version_id, report in reports}
+    for version_id in _lacking(database, most):
+        if stopping():
+            break
+        with database.read() as connection:
+            report = connection.scalar(sa.select(_VERSIONS.c.report).where(_VERSIONS.c.id == version_id))
+        layers = _layers(version_id, report) if report is not None else ()
         with database.write() as connection:
-            for version_id, layers in found.items():
-                # Unless it was judged again meanwhile.
-                connection.execute(
-                    sa.update(_SUMMARIES)
-                    .where(_SUMMARIES.c.version_id == version_id, _SUMMARIES.c.layers.is_(None))
-                    .values(**summaries.numbers_of(layers))
-                )
-        filled += len(found)
-        before = min(found)
+            # Unless it was judged again meanwhile.
+            connection.execute(
+                sa.update(_SUMMARIES)
+                .where(_SUMMARIES.c.version_id == version_id, _SUMMARIES.c.layers.is_(None))
+                .values(**summaries.numbers_of(layers))
+            )
+        filled += 1
     return filled
 
 
-def _reports(database: Database, before: int | None) -> list[tuple[int, str]]:
+def _lacking(database: Database, most: int) -> list[int]:
     query = (
-        sa.select(_VERSIONS.c.id, _VERSIONS.c.report)
+        sa.select(_SUMMARIES.c.version_id)
         .join_from(_SUMMARIES, _VERSIONS)
         .where(_SUMMARIES.c.layers.is_(None), _VERSIONS.c.report.is_not(None))
         .order_by(_SUMMARIES.c.version_id.desc())
-        .limit(_AT_A_TIME)
+        .limit(most)
     )
-    if before is not None:
-        query = query.where(_SUMMARIES.c.version_id < before)
     with database.read() as connection:
-        return [(version_id, report) for version_id, report in connection.execute(query)]
+        return list(connection.scalars(query))
 
 
 def _layers(version_id: int, report: str) -> tuple[summaries.LayerSummary, ...]:

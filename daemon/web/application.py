@@ -51,6 +51,8 @@ def build_application(app: App) -> FastAPI:
         openapi_url="/api/openapi.json",
         docs_url=None,
         redoc_url=None,
+        # A redirect would name this server, and leave the prefix of a proxy.
+        redirect_slashes=False,
     )
 
     def authorised(authorization: Annotated[str | None, Header()] = None) -> None:

@@ -15,6 +15,9 @@ from layerwatch.daemon.web.pages.accepting import prefers_html
 from layerwatch.daemon.web.pages.rendering import render
 
 _RETRY_AFTER = "5"
+_DEEPEST = 20
+"""Links of an error page lead back from so many levels; nothing lies that deep."""
+
 _PAGES = {
     400: ("Not understood", "Go back, load the page again, and try once more."),
     401: ("A token is needed", "Programs send the server's token as a bearer token; people use the forms of the pages."),
@@ -59,7 +62,8 @@ def _answer(request: Request, told: str, status: int, headers: Mapping[str, str]
     if prefers_html(request.headers.get("accept", "")):
         title, hint = _PAGES.get(status, _OTHER)
         # The page may be asked for at any depth, and it links to what lies at the first level.
-        root = "../" * (request.scope.get("raw_path", b"/").count(b"/") - 1)
+        depth = request.scope.get("raw_path", b"/").count(b"/") - 1
+        root = "../" * min(depth, _DEEPEST)
         answer = render(
             "error.html", status, title=title, told=_SENTENCES.get(told, told), hint=hint, root=root
         )

@@ -91,9 +91,13 @@ def test_the_fleet_is_searched(browser: Browser, fleet: DemoFleet, scripts: bool
         expect(main).to_contain_text(CNN)
         search = main.get_by_role("searchbox")
         search.fill("mlp")
-        search.press("Enter")
+        if not scripts:
+            search.press("Enter")
         expect(main.get_by_role("link", name=CNN)).to_have_count(0)
         expect(main.get_by_role("link", name=MLP).first).to_be_visible()
+        expect(visitor.page).to_have_url(re.compile(r"[?&]q=mlp\b"))
+        visitor.page.go_back()
+        expect(main.get_by_role("link", name=CNN).first).to_be_visible()
         assert visitor.take_complaints() == []
 
 
@@ -211,6 +215,7 @@ def test_from_the_alert_over_the_layer_to_the_accepted_version(browser: Browser,
         visitor.settle()
         expect(main).to_contain_text("scaled on purpose")
         assert visitor.take_complaints() == []
+        assert accessibility(page) == []
 
         # As `layerwatch baseline accept` does: the alert ends, the verdict stays as it was found.
         until(lambda: fleet.told(MLP, "resolved"), "the webhook is told that the alert ended")

@@ -252,8 +252,12 @@ def _keys(points: Sequence[DepthPoint], plot: _Plot) -> list[Key]:
     if any(_finite(point.sigma) for point in points):
         keys.append(Key(tag("path", class_="error", d="M9 0V12"), "standard error"))
     if any(_finite(point.baseline) is not None for point in points):
-        band = tag("path", class_="baseline-band", d="M0 1H18V11H0Z")
-        keys.append(Key(band + tag("path", class_="baseline", d="M0 6H18"), "baseline ± standard error"))
+        line = tag("path", class_="baseline", d="M0 6H18")
+        if any(_finite(point.baseline_sigma) for point in points):
+            band = tag("path", class_="baseline-band", d="M0 1H18V11H0Z")
+            keys.append(Key(band + line, "baseline ± standard error"))
+        else:
+            keys.append(Key(line, "baseline"))
     largest = max((_finite(point.alpha) or 0.0 for point in points), default=0.0)
     if largest > plot.y.high:
         arrow = tag("path", class_="beyond", d="M5 9L9 3L13 9Z")

@@ -8,6 +8,9 @@ from collections.abc import Iterator, Sequence
 _MOST_PARTS = 4
 """Parts that a prefix may have, such as three in ``base_model.model.encoder.``."""
 
+_MOST_PREFIXES = 16
+"""Of one end. Ends such as ``weight`` stand behind every prefix, and pairs of all of them would be without number."""
+
 
 def aligned(first: Sequence[str], second: Sequence[str]) -> list[tuple[str | None, str | None]]:
     """Pairs of names, in the order of the first model; what only the second has stands at the end, beside None.
@@ -31,8 +34,9 @@ def _behind_prefixes(left: Sequence[str], right: Sequence[str]) -> dict[str, str
     for name in right:
         for prefix, end in _splits(name):
             ends.setdefault(end, []).append(prefix)
+    telling = {end: prefixes for end, prefixes in ends.items() if len(prefixes) <= _MOST_PREFIXES}
     votes = Counter(
-        (prefix, other) for name in left for prefix, end in _splits(name) for other in ends.get(end, ())
+        (prefix, other) for name in left for prefix, end in _splits(name) for other in telling.get(end, ())
     )
     if not votes:
         return {}

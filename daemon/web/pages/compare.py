@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Request, Response
 from sqlalchemy import Connection
 
+from layerwatch.config.composites import COMPOSITES
 from layerwatch.daemon.store import fleet, modelsummaries, timeline, versions
 from layerwatch.daemon.store.fleet import FleetFilter
 from layerwatch.daemon.store.records import VersionKey, VersionRecord
@@ -86,6 +87,7 @@ def _page(context: PageContext, asked: Mapping[str, str]) -> Response:
         result=compared(a, b) if a is not None and b is not None else None,
         chosen=all(side.record is not None for side in sides),
         far=FAR,
+        composites=COMPOSITES,
         swapped=_link(
             {
                 f"{other}_{field}": asked[f"{side}_{field}"]

@@ -159,9 +159,12 @@ def _sure(report: Report, diagnosis: DiagnosisPart, found: FindingPart | None) -
     rule = _RULES.get(found.rule)
     weighed = rule is not None and rule.is_statistical and found.severity == Severity.CRITICAL
     if weighed and found.strength is not None and report.regime in (Regime.ALIGNED, Regime.LONG):
-        rates = [rate for rate, strength in STRENGTH_BY_BUDGET if found.strength >= strength]
-        if rates:
-            yield f"About 1 in {1000 / rates[0]:,.0f} healthy versions, or fewer, comes this far by chance."
+        bound, needed = STRENGTH_BY_BUDGET[-1]
+        if found.strength >= needed:
+            yield (
+                "No healthy version of the detection benchmark came this far, which bounds chance at about "
+                f"{bound:.0f} in 1,000."
+            )
     compared = how_compared(next((one for one in report.layers if one.name == found.layer), None))
     if compared:
         yield compared

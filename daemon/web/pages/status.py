@@ -19,6 +19,7 @@ from layerwatch.daemon.web.pages.context import PageContext
 from layerwatch.daemon.web.pages.links import VersionLinks
 from layerwatch.daemon.web.pages.rendering import render
 from layerwatch.daemon.web.pages.statusview import (
+    MOST_VERSIONS,
     StoreView,
     problems,
     receiver_problems,
@@ -29,8 +30,6 @@ from layerwatch.daemon.web.pages.statusview import (
 
 MOST_ENTRIES = 50
 """Entries of the audit log that are shown."""
-
-_MOST_VERSIONS = 20
 
 
 def status_page(context: PageContext) -> APIRouter:
@@ -78,7 +77,7 @@ def _store(context: PageContext, facts: StatusFacts, now: datetime) -> tuple[Sto
                 size_bytes=bytes_,
                 firing=condition.firing_alerts(connection),
                 versions=condition.versions_by_registry(connection),
-                queue=condition.queue(connection, _MOST_VERSIONS),
+                queue=condition.queue(connection, MOST_VERSIONS),
                 receivers=condition.receivers(connection, names, now),
             )
             return view, auditlog.list_(connection, MOST_ENTRIES)
@@ -96,9 +95,9 @@ def _retrying(one: QueuedVersion, facts: StatusFacts) -> dict[str, Any]:
         **_link(one.key),
         "attempts": one.attempts,
         "next": one.not_before,
-        "reason": str(error.reason) if error else "",
+        "reason": error.reason if error else "",
         "words": error.detail if error else "why is in the log of the daemon",
-        "todo": whattodo.about_scan(str(error.reason)) if error else "",
+        "todo": whattodo.about_scan(error.reason) if error else "",
     }
 
 

@@ -11,6 +11,9 @@ from layerwatch.daemon.store.condition import Queue, ReceiverState
 from layerwatch.daemon.store.errors import StoreReason
 from layerwatch.daemon.web.pages import whattodo
 
+MOST_VERSIONS = 20
+"""Versions of each kind that the queue tells of."""
+
 _LONG_UNLISTED = timedelta(minutes=10)
 _LONG_UNDELIVERED = timedelta(minutes=15)
 _LONG_UNSCANNED = timedelta(hours=1)
@@ -149,7 +152,9 @@ def _of_queue(queue: Queue | None, now: datetime) -> Iterator[Problem]:
         words = f"{counted(queue.unexamined, 'version')} could not be examined, or not all of it: how it is, is not known."
         yield Problem("warning", words, "What to do about each stands below.", "queue")
     if queue.retrying:
-        words = f"The scan of {counted(len(queue.retrying), 'version')} failed and is tried again."
+        known = counted(len(queue.retrying), "version")
+        most = "at least " if len(queue.retrying) >= MOST_VERSIONS else ""
+        words = f"The scan of {most}{known} failed and is tried again."
         yield Problem("warning", words, "What to do about each stands below.", "queue")
     if queue.oldest is not None and now - queue.oldest > _LONG_UNSCANNED:
         words = f"{counted(queue.waiting, 'version')} waiting for a scan, the first for {span(now - queue.oldest)}."

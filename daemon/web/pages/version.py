@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from layerwatch.daemon.gate.facts import counted
 from layerwatch.daemon.gate.stored import StoredReportError, read_report
-from layerwatch.daemon.store import versions
+from layerwatch.daemon.store import baselines, versions
 from layerwatch.daemon.store.records import VersionRecord, VersionState
 from layerwatch.daemon.web.charts.depth import alpha_by_depth
 from layerwatch.daemon.web.pages.context import PageContext
@@ -53,6 +53,7 @@ def version_answer(context: PageContext, links: VersionLinks, everything: bool =
         except HTTPException as error:
             return missing(links, error)
         since = since_of(connection, record, context.decisions)
+        acceptance = baselines.acceptance_of(connection, record.key, record.fingerprint)
     report, unreadable = _report_of(record)
     found = [] if report is not None else _findings(context, record)
     view = None if report is None else report_view(report, links, None if everything else MOST_ROWS)
@@ -66,6 +67,7 @@ def version_answer(context: PageContext, links: VersionLinks, everything: bool =
         view=view,
         notices=_notices(record, links) if view is not None else (),
         since=since,
+        acceptance=acceptance,
         says=says,
         do_now=do_now,
         declared=_declared(record),

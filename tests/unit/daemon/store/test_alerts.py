@@ -237,6 +237,16 @@ def test_ends_are_found_by_their_time(database: Database) -> None:
         assert [state.identity.model for state in found] == ["recent"]
 
 
+def test_what_fires_of_some_models_is_told_at_once(database: Database) -> None:
+    with database.write() as connection:
+        for model in ("a", "b", "c"):
+            alerts.save_state(connection, _state(connection, model))
+        alerts.save_state(connection, replace(_state(connection, "over"), phase=AlertPhase.RESOLVED))
+        asked = [("r", "a"), ("r", "over"), ("other", "b"), ("r", "none")]
+        assert [state.identity.model for state in alerts.firing_of(connection, asked)] == ["a"]
+        assert alerts.firing_of(connection, []) == []
+
+
 # Groups
 
 

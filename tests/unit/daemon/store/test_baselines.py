@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from layerwatch.daemon.store import baselines
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.errors import StoreError, StoreReason
-from layerwatch.daemon.store.records import BaselineKind, BaselineRecord
+from layerwatch.daemon.store.records import BaselineKind, BaselineRecord, VersionKey
 from storetools import NOW, later, registered
 
 
@@ -87,3 +87,28 @@ def test_there_is_nothing_to_unpin_twice(database: Database) -> None:
         baselines.unpin(connection, "r", "m", "ann", "", NOW)
         with pytest.raises(StoreError):
             baselines.unpin(connection, "r", "m", "ann", "", NOW)
+
+
+def test_which_of_many_versions_were_accepted_is_told_at_once_as_for_each(database: Database) -> None:
+    with database.write() as connection:
+        for model in ("a", "b", "c"):
+            for name in ("1", "2", "3"):
+                registered(connection, name, model=model)
+        baselines.accept(connection, "r", "a", "1", "ann", "", NOW)
+        baselines.accept_automatically(connection, "r", "a", "2", "", NOW)
+        baselines.pin(connection, "r", "a", "3", "ann", "", NOW)
+        baselines.pin(connection, "r", "b", "1", "ann", "", NOW)
+        baselines.unpin(connection, "r", "b", "ann", "", NOW)
+        baselines.accept(connection, "r", "b", "2", "ann", "", NOW)
+        registered(connection, "2", model="b", fingerprint="swapped")
+        asked = [
+            (VersionKey("r", model, name), fingerprint)
+            for model in ("a", "b", "c")
+            for name in ("1", "2", "3")
+            for fingerprint in (f"bytes-of-r-{model}-{name}", "swapped")
+        ]
+        found = baselines.accepted_among(connection, asked)
+        assert found == {one for one in asked if baselines.was_accepted(connection, *one)}
+        assert len(found) == 3
+        assert baselines.accepted_among(connection, asked[6:7]) == set()
+        assert baselines.accepted_among(connection, []) == set()

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from firedalerts import fired
+from typing import Any
+
+import sqlalchemy as sa
+
+from firedalerts import ended, fired
 from layerwatch.alerts.errors import DeliveryReason
 from layerwatch.alerts.outbox import Result
-from layerwatch.daemon.store import condition, outbox, versions
+from layerwatch.daemon.store import alerts, auditlog, condition, outbox, versions
+from layerwatch.daemon.store.alertdeliveries import deliveries_of
+from layerwatch.daemon.store.alertends import ended_alerts
 from layerwatch.daemon.store.condition import ReceiverState
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.outbox import DatabaseOutbox
@@ -102,3 +108,42 @@ def test_the_alerts_that_fire_about_models_are_counted(database: Database) -> No
         fired(connection)
         fired(connection, "layerwatch/oncall", ref="deliveries", group=RuleGroup.DELIVERY)
         assert condition.firing_alerts(connection) == 1
+
+
+def test_nothing_of_it_looks_at_every_version_event_or_transition(sqlite_database: Database) -> None:
+    asked: list[tuple[str, tuple[object, ...]]] = []
+
+    def remember(
+        connection: sa.Connection, cursor: object, statement: str, parameters: Any, *_: object
+    ) -> None:
+        asked.append((statement, parameters))
+
+    with sqlite_database.write() as connection:
+        state = fired(connection)
+        ended(connection, fired(connection, "prod/other", now=later(-9)))
+        alerts.save_told_to(connection, [("oncall", state)], {("oncall", state.identity): "group"})
+        for event in ("first", "second"):
+            outbox.enqueue(connection, event, "oncall", "{}", NOW, "group")
+    with sqlite_database.read() as connection:
+        sa.event.listen(connection, "before_cursor_execute", remember)
+        condition.versions_by_registry(connection)
+        condition.queue(connection, 5)
+        condition.receivers(connection, ["oncall"], NOW)
+        assert deliveries_of(connection, [state.identity])
+        assert ended_alerts(connection, later(-99), 5)
+        auditlog.list_(connection, 5)
+        sa.event.remove(connection, "before_cursor_execute", remember)
+        plans = {
+            statement: [
+                row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+            ]
+            for statement, values in asked
+        }
+    assert len(plans) > 10
+    slow = {
+        (statement, step)
+        for statement, steps in plans.items()
+        for step in steps
+        if step in {f"SCAN {table}" for table in ("versions", "outbox", "alert_transitions", "findings")}
+    }
+    assert slow == set()

@@ -413,10 +413,10 @@ def test_after_an_upgrade_numbers_are_filled_in_from_the_reports_that_are_kept(u
     with upgraded.write() as connection:
         judged_meanwhile = _judge(connection, "v3", report=_report(7.0), model="Pointed")
     before = _everything(upgraded)
-    assert summaryfilling.fill(upgraded, lambda: True) == 0
+    assert summaryfilling.fill(upgraded, 100, lambda: True) == 0
     assert _everything(upgraded) == before
     # Of five judged versions one has no report any more, and one was judged by this version.
-    assert summaryfilling.fill(upgraded, lambda: False) == 3
+    assert summaryfilling.fill(upgraded, 100, lambda: False) == 3
     with upgraded.read() as connection:
         assert summaries.mean_alphas(connection, "r", "broken", 9) == [
             (None, Verdict.PASS),
@@ -426,11 +426,11 @@ def test_after_an_upgrade_numbers_are_filled_in_from_the_reports_that_are_kept(u
     assert (damaged.layer_count, damaged.layers) == (0, ())
     assert (pointed.mean_alpha, [one.name for one in pointed.layers]) == (3.0, ["layer0", "layer1"])
     assert (other.id, other.mean_alpha) == (judged_meanwhile, 7.0)
-    assert summaryfilling.fill(upgraded, lambda: False) == 0
+    assert summaryfilling.fill(upgraded, 100, lambda: False) == 0
 
 
 def test_an_upgraded_database_has_what_this_version_would_have_written(upgraded: Database) -> None:
-    summaryfilling.fill(upgraded, lambda: False)
+    summaryfilling.fill(upgraded, 100, lambda: False)
     filled = _everything(upgraded)
     with upgraded.write() as connection:
         connection.execute(sa.delete(tables.model_summaries))

@@ -117,6 +117,7 @@ def test_every_loop_tells_when_it_was_last_alive_and_how_long_it_may_be_silent(d
         "resend",
         "retention",
         "composites",
+        "summaries",
         "exposition",
         "verdicts",
         "scan:0",

@@ -211,3 +211,16 @@ def test_every_layer_is_in_one_pair_and_equal_names_are_together(first: list[str
     assert [one for one, _ in pairs if one is not None] == first
     assert sorted(other for _, other in pairs if other is not None) == sorted(second)
     assert {(name, name) for name in first if name in second} <= set(pairs)
+
+
+def test_thousands_of_names_that_share_their_last_part_are_no_pairs_without_number() -> None:
+    left, right = ([f"{side}{number}.weight" for number in range(5000)] for side in "tu")
+
+    assert aligned(left, right)[0] == ("t0.weight", None)
+    assert len(aligned(left, right)) == 10_000
+
+
+def test_a_wrapped_network_is_recognised_among_thousands_of_layers() -> None:
+    names = [f"layers.{number}.attention.weight" for number in range(2000)]
+
+    assert aligned(names, [f"model.{name}" for name in names])[7] == (names[7], f"model.{names[7]}")

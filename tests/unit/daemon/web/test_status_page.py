@@ -16,6 +16,7 @@ from layerwatch.config.registries import DirectoryRegistrySettings
 from layerwatch.config.secrets import Secret
 from layerwatch.daemon.health import Beat
 from layerwatch.daemon.registries.base import RegistryReason
+from layerwatch.daemon.setbacks import Setback
 from layerwatch.daemon.statusfacts import ReceiverFacts, RegistryFacts
 from layerwatch.daemon.store import auditlog, outbox, versions
 from layerwatch.daemon.store.auditlog import Action, Actor, AuditEntry, Authentication
@@ -23,7 +24,7 @@ from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.outbox import DatabaseOutbox
 from layerwatch.daemon.store.retention import Pruned
 from layerwatch.daemon.web.pages import whattodo
-from layerwatch.metrics.errors import UnreadableError, UnreadableReason
+from layerwatch.metrics.errors import UnreadableReason
 from layerwatch.metrics.findings import Finding, RuleGroup, Severity, Verdict
 from layerwatch_testing.daemons import TOKEN, RunningApp, directory, write_config
 from layerwatch_testing.networks import network
@@ -191,7 +192,7 @@ def test_the_scan_queue_is_shown_with_why_scans_failed(site: Site, database: Dat
         registered(connection, "v1", "spam", "prod", now=later(-10))
         assert versions.claim_next(connection, NOW) is not None
         registered(connection, "v1", "chat", "prod", now=later(-5))
-    error = UnreadableError(UnreadableReason.TIMEOUT, "/models/fraud/v1", "the scan took more than 1 h")
+    error = Setback("timeout", "the scan took more than 1 h")
     site.facts = replace(site.facts, registries=(LISTED,), setbacks={first.id: error})
     text = page(site, "/status").text
     assert "Waiting 2, the first since 2025-03-01 10:00 UTC (2 h)" in text
@@ -295,7 +296,7 @@ def test_hostile_names_and_errors_are_text(site: Site, database: Database) -> No
         registries=(replace(failing(RegistryReason.UNREACHABLE, error=HOSTILE), remarks=(HOSTILE,)),),
         receivers=(ReceiverFacts("oncall", "webhook", trouble=HOSTILE),),
         loops=(Beat(HOSTILE, NOW, timedelta(1)),),
-        setbacks={waits.id: UnreadableError(UnreadableReason.CORRUPT, HOSTILE, HOSTILE)},
+        setbacks={waits.id: Setback("corrupt", HOSTILE)},
     )
     answer = site.get("/status")
     assert answer.text.count("&lt;script&gt;") > 10

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from firedalerts import ended, fired
-from layerwatch.daemon.store import queue, refs, tables, versions
+from layerwatch.daemon.store import baselines, queue, refs, tables, versions
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.records import VersionKey
 from layerwatch.metrics.examination import ExaminedLayer
@@ -89,6 +89,21 @@ def test_a_version_without_a_defect_says_so_and_offers_nothing_to_accept(scaled:
     first = shown(site, address("v1", registry="reg")).text
     assert "shows no defect that can be seen without a baseline" in first
     assert "There was no baseline" in first
+
+
+def test_an_accepted_version_says_who_accepted_it_and_why_and_offers_it_no_more(
+    scaled: Rig, site: Site, database: Database
+) -> None:
+    before = shown(site, address("v3", registry="reg"))
+    assert "Serve v2 until it is mended" in before.text
+    with database.write() as connection:
+        baselines.accept(connection, "reg", "m", "v3", "ann <b>", "the scale was meant", NOW)
+    page = shown(site, address("v3", registry="reg"))
+
+    assert "Accepted by ann <b>, " in page.text, page.text[:900]
+    assert ": the scale was meant nobody is told of findings in its weights" in page.text
+    assert "Serve v2" not in page.text
+    assert not [link for link in page.all("a", "href") if "action=accept" in link]
 
 
 def test_the_page_leads_on_to_what_can_be_done(scaled: Rig, site: Site) -> None:
