@@ -7,6 +7,7 @@ as the version.
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from layerwatch.metrics.measurement import FitStatus
 if TYPE_CHECKING:
     from layerwatch.metrics.report import Report
 
+_LOGGER = logging.getLogger(__name__)
 _TABLE = tables.version_summaries
 _VERSIONS = tables.versions
 _LONGEST_WORDS = 500
@@ -207,18 +209,23 @@ def layers_of(report: Report) -> tuple[LayerSummary, ...]:
 
 
 def layers_of_text(report: str) -> tuple[LayerSummary, ...]:
-    """The same from a report's JSON text, whichever release wrote it; none where it holds none."""
-    return tuple(
-        LayerSummary(
-            layer["name"],
-            LayerStatus(layer["status"]),
-            _short((layer.get("metrics") or {}).get("alpha")),
-            _short((layer.get("metrics") or {}).get("alpha_sigma")),
-            _short((layer.get("change") or {}).get("relative_change")),
-            (layer.get("metrics") or {}).get("fit_status") == FitStatus.OK,
+    """The same from a report's JSON text, whichever release wrote it; none where it holds none or cannot be read."""
+    try:
+        return tuple(
+            LayerSummary(
+                layer["name"],
+                LayerStatus(layer["status"]),
+                _short((layer.get("metrics") or {}).get("alpha")),
+                _short((layer.get("metrics") or {}).get("alpha_sigma")),
+                _short((layer.get("change") or {}).get("relative_change")),
+                (layer.get("metrics") or {}).get("fit_status") == FitStatus.OK,
+            )
+            for layer in json.loads(report).get("layers") or ()
         )
-        for layer in json.loads(report).get("layers") or ()
-    )
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        # It would be as unreadable the next time, and a verdict does not wait for its summary.
+        _LOGGER.warning("a stored report cannot be read, its layers are not summed up: %s", error)
+        return ()
 
 
 def _newest(

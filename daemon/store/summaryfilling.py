@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 import sqlalchemy as sa
@@ -10,7 +9,6 @@ import sqlalchemy as sa
 from layerwatch.daemon.store import summaries, tables
 from layerwatch.daemon.store.database import Database
 
-_LOGGER = logging.getLogger(__name__)
 _SUMMARIES = tables.version_summaries
 _VERSIONS = tables.versions
 
@@ -37,7 +35,7 @@ def fill(database: Database, most: int, stopping: Callable[[], bool]) -> int:
             break
         with database.read() as connection:
             report = connection.scalar(sa.select(_VERSIONS.c.report).where(_VERSIONS.c.id == version_id))
-        layers = _layers(version_id, report) if report is not None else ()
+        layers = summaries.layers_of_text(report) if report is not None else ()
         with database.write() as connection:
             # Unless it was judged again meanwhile.
             connection.execute(
@@ -59,12 +57,3 @@ def _lacking(database: Database, most: int) -> list[int]:
     )
     with database.read() as connection:
         return list(connection.scalars(query))
-
-
-def _layers(version_id: int, report: str) -> tuple[summaries.LayerSummary, ...]:
-    try:
-        return summaries.layers_of_text(report)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        # It would be as unreadable the next time.
-        _LOGGER.warning("the report of version row %d cannot be read: %s", version_id, error)
-        return ()

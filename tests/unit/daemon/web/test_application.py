@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 import requests
@@ -302,12 +305,14 @@ def test_every_rule_is_explained(daemon: RunningApp) -> None:
         assert answer.text.startswith(f"{rule.name}: ")
 
 
-def test_the_index_names_paths_that_exist(daemon: RunningApp) -> None:
-    paths = {word for word in daemon.get("/").text.split() if word.startswith("/")}
-    plain = {path.partition("?")[0] for path in paths if "RULE" not in path and "report" not in path}
-    assert {"/metrics", "/-/healthy", "/-/ready", "/api/v1/models", "/api/openapi.json"} <= plain
-    for path in sorted(plain):
-        assert daemon.get(path).status_code == 200, path
+def test_the_fleet_page_links_to_paths_that_exist(daemon: RunningApp) -> None:
+    paths = {
+        urljoin("/", link).partition("#")[0]
+        for link in re.findall(r'<a [^>]*href="([^"]*)"', daemon.get("/").text)
+    }
+    assert {"/metrics", "/-/healthy", "/-/ready", "/api/v1/models", "/api/openapi.json", "/alerts"} <= paths
+    for path in sorted(paths):
+        assert daemon.get(html.unescape(path)).status_code == 200, path
 
 
 def test_a_firing_alert_is_shown_acknowledged_and_silenced_over_http(daemon: RunningApp) -> None:
