@@ -14,8 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
-from layerwatch.metrics.readers import orbax
-from layerwatch.metrics.readers.onnxvalues import external_files
+from layerwatch.metrics.readers import orbaxfiles
 from layerwatch.metrics.readers.shards import (
     DISTRIBUTED_METADATA,
     DISTRIBUTED_SUFFIX,
@@ -96,7 +95,7 @@ def weight_files(root: Path) -> tuple[Path, ...]:
         if not root.exists():
             raise UnreadableError(UnreadableReason.NOT_FOUND, root, "there is no such file or directory")
         shards = set(read_index(root).values()) if root.name.endswith(INDEX_SUFFIX) else set()
-        outside = external_files(root) if root.name.lower().endswith(".onnx") else ()
+        outside = _external_files(root) if root.name.lower().endswith(".onnx") else ()
         return tuple(sorted({root, *shards, *outside}))
     allowed = _allowed_roots(root)
     found: list[Path] = []
@@ -108,8 +107,8 @@ def weight_files(root: Path) -> tuple[Path, ...]:
             if path.is_symlink() and _leads_out(path, allowed) and _may_hold_weights(path):
                 leading_out.append(path)
         if checkpoint is None or not Path(folder).is_relative_to(checkpoint):
-            checkpoint = Path(folder) if orbax.METADATA in names else None
-        counted = weight_names(names) if checkpoint is None else orbax.array_files(Path(folder), names)
+            checkpoint = Path(folder) if orbaxfiles.METADATA in names else None
+        counted = weight_names(names) if checkpoint is None else orbaxfiles.array_files(Path(folder), names)
         for name in names:
             path = Path(folder, name)
             if name not in counted:
@@ -234,6 +233,13 @@ def _links_refused(root: Path, links: list[Path], what: str) -> UnreadableError:
         root,
         f"holds links that {what} ({', '.join(names[:_SHOWN_LINKS])}{more}); put the files themselves there",
     )
+
+
+def _external_files(path: Path) -> tuple[Path, ...]:
+    # Imported here: a daemon that watches must not carry the readers' number types in its memory.
+    from layerwatch.metrics.readers.onnxvalues import external_files
+
+    return external_files(path)
 
 
 def _allowed_roots(root: Path) -> tuple[Path, ...]:

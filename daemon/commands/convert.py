@@ -11,7 +11,7 @@ import typer
 from layerwatch.daemon.commands.local import output_path
 from layerwatch.daemon.commands.reports import deliver
 from layerwatch.daemon.commands.stores import usage_error
-from layerwatch.daemon.gate.formats import GateFormat
+from layerwatch.daemon.gate.formats.gateformat import GateFormat
 from layerwatch.daemon.gate.printable import printable
 from layerwatch.daemon.gate.stored import read_report
 

@@ -35,7 +35,7 @@ from layerwatch.daemon.commands.reports import deliver
 from layerwatch.daemon.commands.run import CONFIG_OPTION
 from layerwatch.daemon.commands.stores import usage_error
 from layerwatch.daemon.gate.facts import ignore_remarks
-from layerwatch.daemon.gate.formats import GateFormat
+from layerwatch.daemon.gate.formats.gateformat import GateFormat
 from layerwatch.daemon.gate.printable import printable
 from layerwatch.metrics.findings import Severity
 from layerwatch.metrics.relation import Relation

@@ -10,20 +10,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as ProgressBar
 
 from layerwatch.config.errors import ConfigError
 from layerwatch.config.loading import load_settings
 from layerwatch.config.settings import Settings
 from layerwatch.daemon.commands.run import found_config
 from layerwatch.daemon.gate.printable import printable
-from layerwatch.daemon.gate.severalmodels import SeveralModelsError, require_one_model
-from layerwatch.daemon.scan.content import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from layerwatch.daemon.scan.content import Progress
 
 CANNOT_EXAMINE = 3
 """Exit code when something could not be examined, for a reason that may pass."""
@@ -47,6 +47,8 @@ def scanning() -> Iterator[None]:
 
 def model_path(argument: str) -> Path:
     """The local path of a MODEL argument; exits with a usage error for anything else."""
+    from layerwatch.daemon.gate.severalmodels import SeveralModelsError, require_one_model
+
     scheme, separator, rest = argument.partition(":")
     if separator and scheme == "file":
         argument = rest.removeprefix("//")
@@ -93,6 +95,8 @@ def output_path(output: Path | None) -> Path | None:
 
 def console_for(output: Path | None) -> Console:
     """A console on standard output; wide and without colours when nobody watches."""
+    from rich.console import Console
+
     if output is None and sys.stdout.isatty():
         return Console(emoji=False)
     return Console(width=_PLAIN_WIDTH, force_terminal=False, no_color=True, highlight=False, emoji=False)
@@ -138,6 +142,11 @@ def layer_progress() -> Iterator[Callable[[str, Progress], None]]:
     if not sys.stderr.isatty():
         yield PlainProgress(time.monotonic, lambda line: print(line, file=sys.stderr))
         return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as ProgressBar
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with ProgressBar(*columns, console=Console(stderr=True), transient=True) as bar:
         tasks: dict[str, TaskID] = {}

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from layerwatch.daemon.commands.local import console_for, write_output
-from layerwatch.daemon.gate.formats import FORMATS, GateFormat
-from layerwatch.daemon.gate.formats.markdown import SUMMARY_LIMIT, markdown_within
-from layerwatch.daemon.gate.formats.rendering import Rendering, Spectra
+from layerwatch.daemon.gate.formats.gateformat import GateFormat
 
 if TYPE_CHECKING:
+    from layerwatch.daemon.gate.formats.rendering import Spectra
     from layerwatch.metrics.report import Report
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
@@ -33,6 +32,9 @@ def deliver(
     Args:
         spectra: what was measured, for pictures; None where only the report is at hand.
     """
+    from layerwatch.daemon.gate.formats.rendering import Rendering
+    from layerwatch.daemon.gate.formats.table import FORMATS
+
     rendering = Rendering(show_suppressed, console_for(output), spectra)
     write_output(FORMATS[format_](report, rendering), output)
     summary = os.environ.get(SUMMARY_VARIABLE)
@@ -42,6 +44,8 @@ def deliver(
 
 def _append_summary(report: Report, path: Path) -> None:
     """What other commands of the same step wrote counts against the limit, too. A job is not lost over its summary."""
+    from layerwatch.daemon.gate.formats.markdown import SUMMARY_LIMIT, markdown_within
+
     try:
         taken = path.stat().st_size if path.exists() else 0
         text = markdown_within(report, SUMMARY_LIMIT - taken - 1)

@@ -48,8 +48,8 @@ from layerwatch.metrics.readers.mapped import MappedFile
 from layerwatch.metrics.readers.numpyfiles import NumpyFile, is_numpy
 from layerwatch.metrics.readers.onnx import OnnxFile
 from layerwatch.metrics.readers.onnxvalues import external_files
-from layerwatch.metrics.readers.orbax import METADATA as ORBAX_METADATA
 from layerwatch.metrics.readers.orbax import OrbaxDirectory
+from layerwatch.metrics.readers.orbaxfiles import METADATA as ORBAX_METADATA
 from layerwatch.metrics.readers.pytorch import TorchFile
 from layerwatch.metrics.readers.safetensors import SafetensorsFile
 from layerwatch.metrics.readers.shards import (

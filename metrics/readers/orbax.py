@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -31,10 +31,10 @@ from layerwatch.config.extras import how_to_install
 from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.readers.dtypes import SAFETENSORS_TYPES, element_count
 from layerwatch.metrics.readers.names import is_text
+from layerwatch.metrics.readers.orbaxfiles import METADATA
 from layerwatch.metrics.readers.strictjson import parse_object
 from layerwatch.metrics.tensors import Array, TensorInfo, UnexaminedFile
 
-METADATA = "_METADATA"
 MANIFEST = "manifest.ocdbt"
 
 MAX_METADATA_BYTES = 64 * 2**20
@@ -51,7 +51,6 @@ _SMALL_BYTES = 16 * 2**20
 """Bytes of an array or chunk that are allowed in any case."""
 
 _NAMES = {kept.numpy: name for name, kept in SAFETENSORS_TYPES.items() if kept.numpy is not None}
-_NOTES = frozenset({"_CHECKPOINT_METADATA", "_sharding", "commit_success.txt"})
 _TRAINING_STATE = re.compile(r"opt_?state|optimizer(_state)?|rng(_state)?", re.IGNORECASE)
 _NO_ARRAYS = frozenset({"Dict", "List", "Tuple", "None", "NamedTuple", "str", "string"})
 
@@ -322,11 +321,6 @@ class OrbaxDirectory:
 
     def _error(self, reason: UnreadableReason, detail: str, tensor: str | None = None) -> UnreadableError:
         return UnreadableError(reason, self.path, detail, tensor)
-
-
-def array_files(folder: Path, names: Iterable[str]) -> frozenset[str]:
-    """Which of the files in one folder of a checkpoint its arrays are made of; others say when and how it was saved."""
-    return frozenset() if folder.name == "array_metadatas" else frozenset(names) - _NOTES
 
 
 def _keys(entry: object) -> tuple[str, ...] | None:

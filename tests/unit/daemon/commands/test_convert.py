@@ -13,8 +13,9 @@ from hypothesis import given
 from typer.testing import CliRunner, Result
 
 from layerwatch.daemon.cli import app
-from layerwatch.daemon.gate.formats import FORMATS, GateFormat
+from layerwatch.daemon.gate.formats.gateformat import GateFormat
 from layerwatch.daemon.gate.formats.rendering import Rendering
+from layerwatch.daemon.gate.formats.table import FORMATS
 from layerwatch.daemon.gate.ignorefile import IgnoreFile
 from layerwatch.daemon.gate.outcome import GatePolicy, decided
 from layerwatch.daemon.gate.stored import read_report

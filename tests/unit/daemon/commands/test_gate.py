@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from typer.testing import Result
 
-from layerwatch.daemon.gate.formats import GateFormat
+from layerwatch.daemon.gate.formats.gateformat import GateFormat
 from layerwatch.daemon.gate.formats.markdown import SUMMARY_LIMIT
 from layerwatch_testing.models import write_safetensors
 from layerwatch_testing.networks import Network, finetuned, network, with_wrong_scale
