@@ -27,9 +27,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 run: $(VENV)/.installed
 	$(BIN)/layerwatch demo
 
+# A file of tests stays with one process, for what its tests share; files begin in the order of their names, because
+# the longest are in tests/acceptance. Processes side by side need no threads of their own.
 test: $(VENV)/.installed-dev
 	PYTHON=$(PYTHON) tests/install-servers.sh
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -190,15 +190,13 @@ def _config(store: Path, servers: dict[str, MisbehavingProcess]) -> dict[str, ob
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_a_thousand_transitions_survive_two_hundred_kills_and_every_misbehaviour(
-    world: tuple[World, bool], capfd: pytest.CaptureFixture[str]
+    world: tuple[World, bool], record_property: Callable[[str, object], None]
 ) -> None:
     scene, can_fill = world
     chance = random.Random(7)
     happened = _live_through(scene, chance, can_fill)
     _recover(scene)
-    table = _examine(scene, happened, can_fill)
-    with capfd.disabled():
-        print(f"\n{table}")
+    record_property("table", _examine(scene, happened, can_fill))
 
 
 def _live_through(world: World, chance: random.Random, can_fill: bool) -> Counter[str]:

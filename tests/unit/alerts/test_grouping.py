@@ -198,7 +198,7 @@ class TestNews:
 
         assert asked(*candidates, now=NOW + DAY, told_at=NOW).reason is reason
 
-    @pytest.mark.parametrize("reason", set(TransitionReason) - {TransitionReason.REPEAT_INTERVAL})
+    @pytest.mark.parametrize("reason", sorted(set(TransitionReason) - {TransitionReason.REPEAT_INTERVAL}))
     def test_every_reason_of_a_transition_can_be_that_of_an_event(self, reason: TransitionReason) -> None:
         assert asked(Candidate(replace(state(), reason=reason), None), now=NOW + HOUR).reason is reason
 

@@ -142,7 +142,11 @@ def test_a_file_of_optimizer_state_alone_holds_no_weights(tmp_path: Path) -> Non
     assert caught.value.reason is UnreadableReason.NO_TENSORS
 
 
-@pytest.mark.parametrize("value", [{}, [], None, 5, "text", {"a": {"b": [1, 2.5]}}, Foreign()], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [{}, [], None, 5, "text", {"a": {"b": [1, 2.5]}}, Foreign()],
+    ids=["empty dict", "empty list", "none", "number", "text", "nested numbers", "foreign object"],
+)
 def test_a_checkpoint_without_tensors_is_refused(tmp_path: Path, value: Any) -> None:
     with pytest.raises(UnreadableError) as caught:
         names_in(tmp_path, value)

@@ -52,7 +52,10 @@ def test_an_unrelated_parent_beside_a_near_version_is_a_warning_with_both_distan
 
 @pytest.mark.parametrize(
     "relation",
-    [None, *set(Relation) - {Relation.MERGED, Relation.ADAPTER, Relation.RETRAINED, Relation.DISTILLED}],
+    [
+        None,
+        *sorted(set(Relation) - {Relation.MERGED, Relation.ADAPTER, Relation.RETRAINED, Relation.DISTILLED}),
+    ],
 )
 def test_whatever_was_done_but_training_anew(relation: Relation | None) -> None:
     assert told(evidence(1.41, 0.05, relation=relation))
