@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -126,9 +127,20 @@ def of_bytes(connection: sa.Connection, fingerprint: str, version: str) -> Versi
     return None if row is None else _summary(row)
 
 
-def history(connection: sa.Connection, registry: str, model: str, limit: int) -> list[VersionSummary]:
-    """The last judged versions of a model that the registry still offers, in natural order, oldest first."""
-    rows = connection.execute(_newest(_LISTED, registry, model, limit)).all()
+def history(
+    connection: sa.Connection, registry: str, model: str, limit: int, most_layers: int
+) -> list[VersionSummary]:
+    """The last judged versions of a model that the registry still offers, in natural order, oldest first.
+
+    Args:
+        limit: most versions.
+        most_layers: of all versions together, so that a huge model costs no more than others; two versions come in any
+            case, if there are as many.
+    """
+    counts = connection.execute(_newest((_TABLE.c.layers,), registry, model, limit)).scalars()
+    together = accumulate(count or 0 for count in counts)
+    affordable = sum(1 for place, layers in enumerate(together) if place < 2 or layers <= most_layers)
+    rows = connection.execute(_newest(_LISTED, registry, model, affordable)).all()
     return [_summary(row) for row in reversed(rows)]
 
 

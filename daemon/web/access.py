@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from layerwatch.config.secrets import SecretError
 from layerwatch.config.settings import Settings
+from layerwatch.daemon.store.auditlog import Actor, Authentication
 
 
 def require_token(settings: Settings, authorization: str | None) -> None:
@@ -26,6 +27,11 @@ def require_token(settings: Settings, authorization: str | None) -> None:
         raise HTTPException(503, "the token cannot be read; see the log of the daemon") from None
     if not hmac.compare_digest((authorization or "").encode(), expected.encode()):
         raise HTTPException(401, "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
+
+
+def by_token(name: str) -> Actor:
+    """Somebody who showed the token and says what they are called."""
+    return Actor(name, Authentication.TOKEN)
 
 
 class BodyLimit:

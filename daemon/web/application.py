@@ -18,10 +18,10 @@ from layerwatch.config.secrets import SecretError
 from layerwatch.daemon.registries.hooks import HookReason, HookRefused
 from layerwatch.daemon.statusfacts import facts_of
 from layerwatch.daemon.store import outbox, refs, versions
-from layerwatch.daemon.store.auditlog import Actor, Authentication
+from layerwatch.daemon.store.auditlog import Actor
 from layerwatch.daemon.store.errors import StoreError
 from layerwatch.daemon.store.outbox import OutboxStatus
-from layerwatch.daemon.web.access import BodyLimit, require_token
+from layerwatch.daemon.web.access import BodyLimit, by_token, require_token
 from layerwatch.daemon.web.admission import Admission
 from layerwatch.daemon.web.audit import audit_router
 from layerwatch.daemon.web.decisions import Decisions, refused
@@ -90,7 +90,7 @@ def build_application(app: App) -> FastAPI:
 
     @api.post("/-/reload", dependencies=[Depends(authorised)], summary="Load the configuration again")
     def reload(by: Annotated[str, Query(description="Who wants it.")] = "the API") -> JSONResponse:
-        actor = _by_token(by)
+        actor = _named(by)
         try:
             return JSONResponse({"reloaded": True, "needs_restart": app.reload(actor)})
         except ConfigError as error:
@@ -113,7 +113,7 @@ def build_application(app: App) -> FastAPI:
         delivery_id: RowNumber, by: Annotated[str, Query(description="Who wants it.")] = "the API"
     ) -> dict[str, bool]:
         try:
-            decisions.replay(_by_token(by), delivery_id)
+            decisions.replay(_named(by), delivery_id)
         except StoreError as error:
             raise refused(error) from None
         return {"queued": True}
@@ -203,10 +203,10 @@ def _add_reading(api: FastAPI, app: App) -> None:
         raise HTTPException(404, f"there is no rule {rule!r}")
 
 
-def _by_token(name: str) -> Actor:
+def _named(name: str) -> Actor:
     """Somebody with the token; raises HTTPException for a name that cannot be kept."""
     try:
-        return Actor(checked_name(name, "by"), Authentication.TOKEN)
+        return by_token(checked_name(name, "by"))
     except EntryError as error:
         raise refused(error) from None
 

@@ -12,9 +12,8 @@ from layerwatch.alerts.people import EntryError
 from layerwatch.alerts.silences import SilenceState
 from layerwatch.config.matchers import parsed
 from layerwatch.daemon.store import alerts, silences
-from layerwatch.daemon.store.auditlog import Actor, Authentication
 from layerwatch.daemon.store.errors import StoreError
-from layerwatch.daemon.web.access import require_token
+from layerwatch.daemon.web.access import by_token, require_token
 from layerwatch.daemon.web.decisions import Decisions, refused
 from layerwatch.daemon.web.views import (
     AcknowledgementRequest,
@@ -74,7 +73,7 @@ def silences_router(decisions: Decisions) -> APIRouter:
     def add_silence(wanted: SilenceRequest, response: Response) -> KeptSilenceView:
         try:
             silence, held = decisions.silence(
-                _by_token(wanted.author),
+                by_token(wanted.author),
                 parsed(wanted.matchers),
                 wanted.reason,
                 wanted.starts_at,
@@ -105,7 +104,7 @@ def silences_router(decisions: Decisions) -> APIRouter:
         silence_id: _RowNumber, by: Annotated[str, Query(description="Who ends it.")] = "the API"
     ) -> SilenceView:
         try:
-            silence = decisions.expire(_by_token(by), silence_id)
+            silence = decisions.expire(by_token(by), silence_id)
         except (EntryError, StoreError) as error:
             raise refused(error) from None
         return SilenceView.of(silence, decisions.clock())
@@ -118,7 +117,7 @@ def silences_router(decisions: Decisions) -> APIRouter:
     )
     def acknowledge(alert_id: _AlertId, taken: AcknowledgementRequest) -> AlertView:
         try:
-            state = decisions.acknowledge(_by_token(taken.by), alert_id, taken.reason)
+            state = decisions.acknowledge(by_token(taken.by), alert_id, taken.reason)
         except (EntryError, StoreError) as error:
             raise refused(error) from None
         return views([state])[0]
@@ -133,13 +132,9 @@ def silences_router(decisions: Decisions) -> APIRouter:
         alert_id: _AlertId, by: Annotated[str, Query(description="Who says so.")] = "the API"
     ) -> AlertView:
         try:
-            state = decisions.unacknowledge(_by_token(by), alert_id)
+            state = decisions.unacknowledge(by_token(by), alert_id)
         except (EntryError, StoreError) as error:
             raise refused(error) from None
         return views([state])[0]
 
     return router
-
-
-def _by_token(name: str) -> Actor:
-    return Actor(name, Authentication.TOKEN)

@@ -8,9 +8,8 @@ from fastapi import APIRouter, Depends, Header, Path
 
 from layerwatch.alerts.people import EntryError
 from layerwatch.daemon.store import versions
-from layerwatch.daemon.store.auditlog import Actor, Authentication
 from layerwatch.daemon.store.errors import StoreError
-from layerwatch.daemon.web.access import require_token
+from layerwatch.daemon.web.access import by_token, require_token
 from layerwatch.daemon.web.decisions import Decisions, refused
 from layerwatch.daemon.web.views import AcceptedView, AlertView, DecisionRequest, VersionView
 
@@ -38,7 +37,7 @@ def versions_router(decisions: Decisions) -> APIRouter:
     )
     def accept(version_id: _RowNumber, wanted: DecisionRequest) -> AcceptedView:
         try:
-            record, ended = decisions.accept(_by_token(wanted.by), version_id, wanted.reason)
+            record, ended = decisions.accept(by_token(wanted.by), version_id, wanted.reason)
         except (EntryError, StoreError) as error:
             raise refused(error) from None
         with decisions.database.read() as connection:
@@ -60,7 +59,7 @@ def versions_router(decisions: Decisions) -> APIRouter:
     )
     def rescan(version_id: _RowNumber, wanted: DecisionRequest) -> VersionView:
         try:
-            decisions.rescan(_by_token(wanted.by), version_id, wanted.reason)
+            decisions.rescan(by_token(wanted.by), version_id, wanted.reason)
         except (EntryError, StoreError) as error:
             raise refused(error) from None
         with decisions.database.read() as connection:
@@ -69,7 +68,3 @@ def versions_router(decisions: Decisions) -> APIRouter:
         return VersionView.of(waiting)
 
     return router
-
-
-def _by_token(name: str) -> Actor:
-    return Actor(name, Authentication.TOKEN)

@@ -48,21 +48,29 @@ _HIGHEST = 1e6
 _SCREEN = 900.0
 """The numbers of the axis are repeated so often: one end of a wide picture cannot be seen from the other."""
 
+MOST_LAYERS = 2000
+"""Of more layers the picture would be megabytes, and its ends could not be compared."""
+
+_CUT = "{shown:,} of {every:,} layers: those that are not well, and others at equal distances."
+_URGENCY = (LayerStatus.BROKEN, LayerStatus.SUSPECT, LayerStatus.UNDECIDED)
+
 _GUIDES = ((USUAL[0], f"{USUAL[0]:g}"), (USUAL[1], f"{USUAL[1]:g}: little learned"))
 _WELL = (LayerStatus.OK, LayerStatus.INFO)
 
 
-def alpha_by_depth(points: Sequence[DepthPoint], title: str) -> Markup:
+def alpha_by_depth(every: Sequence[DepthPoint], title: str) -> Markup:
     """Alpha of every layer with its standard error, over its baseline's; empty without layers.
 
     Alphas beyond the axis are at its end with an arrow, layers without alpha below it; what is not finite is none.
+    Of more than `MOST_LAYERS` those that are not well are shown, and others at equal distances; the caption says so.
 
     Args:
-        points: in order of depth.
+        every: in order of depth.
         title: may be any text.
     """
-    if not points:
+    if not every:
         return Markup("")
+    points = _shown(every)
     plot = _plot(points)
     names, room = _names(points, plot)
     has_links = any(point.href is not None for point in points)
@@ -70,7 +78,7 @@ def alpha_by_depth(points: Sequence[DepthPoint], title: str) -> Markup:
         plot.x.end + _RIGHT,
         plot.bottom + room + 8,
         title,
-        _description(points),
+        _description(every),
         [
             *_frame(plot),
             *_baseline(points, plot),
@@ -81,7 +89,19 @@ def alpha_by_depth(points: Sequence[DepthPoint], title: str) -> Markup:
         css=_css(plot.x.end + _RIGHT),
         has_links=has_links,
     )
-    return figure(scrolling(image, title), _keys(points, plot))
+    caption = "" if len(points) == len(every) else _CUT.format(shown=len(points), every=len(every))
+    return figure(scrolling(image, title), _keys(points, plot), caption=caption)
+
+
+def _shown(points: Sequence[DepthPoint]) -> Sequence[DepthPoint]:
+    if len(points) <= MOST_LAYERS:
+        return points
+    unwell = [place for place, point in enumerate(points) if point.status not in _WELL]
+    chosen = set(sorted(unwell, key=lambda place: _URGENCY.index(points[place].status))[:MOST_LAYERS])
+    others = [place for place in range(len(points)) if place not in chosen]
+    room = MOST_LAYERS - len(chosen)
+    chosen.update(others[step * len(others) // room] for step in range(room))
+    return [points[place] for place in sorted(chosen)]
 
 
 @dataclass(frozen=True, slots=True)

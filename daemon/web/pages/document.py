@@ -21,7 +21,7 @@ MOST_PICTURED = 60
 """Layers with pictures, the most conspicuous first."""
 
 MOST_ROWS = 2000
-"""Of the table of layers."""
+"""Of the table of layers and of each list."""
 
 _STYLES = ("layerwatch.css", "charts.css", "report.css")
 

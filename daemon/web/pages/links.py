@@ -8,6 +8,7 @@ from typing import Protocol
 from urllib.parse import quote, urlencode
 
 from layerwatch.alerts.payload import name
+from layerwatch.metrics.report import Report
 from layerwatch.metrics.rules import RULES
 
 _LONGEST_NAME = 2000
@@ -85,6 +86,14 @@ class VersionLinks:
             for what, value in zip(("registry", "model", "version"), values, strict=True)
         }
         return f"compare?{urlencode(names)}"
+
+    def compare_baseline(self, report: Report | None) -> str | None:
+        """The version beside what its report held it against; None where that is nothing."""
+        if report is None or report.baseline is None:
+            return None
+        # The daemon writes the registry in front of the path: names of registries have no colon.
+        registry = report.baseline.source.partition(":")[0]
+        return self.compare(registry, report.baseline.name, report.baseline.version)
 
     def _of_layer(self, page: str, layer: str) -> str:
         asked = urlencode({**self._names, "layer": layer})

@@ -34,7 +34,13 @@ from layerwatch.daemon.web.pages.context import PageContext
 from layerwatch.daemon.web.pages.findingview import Named
 from layerwatch.daemon.web.pages.glance import against_of, glance_of
 from layerwatch.daemon.web.pages.links import VersionLinks
-from layerwatch.daemon.web.pages.modelpictures import HEAT_VERSIONS, depth_of, heat_of, tree_of
+from layerwatch.daemon.web.pages.modelpictures import (
+    HEAT_VERSIONS,
+    HISTORY_LAYERS,
+    depth_of,
+    heat_of,
+    tree_of,
+)
 from layerwatch.daemon.web.pages.modelview import changes_of, timeline_rows
 from layerwatch.daemon.web.pages.paging import Paging
 from layerwatch.daemon.web.pages.rendering import render
@@ -106,7 +112,7 @@ def _page(context: PageContext, registry: str, model: str, wanted: int, scale: H
         current = _current(connection, registry, model)
         entries = timeline.page(connection, registry, model, PER_PAGE, paging.offset)
         edges = lineage.edges_of(connection, [entry.id for entry in entries])
-        history = summaries.history(connection, registry, model, HEAT_VERSIONS)
+        history = summaries.history(connection, registry, model, HEAT_VERSIONS, HISTORY_LAYERS)
         values: dict[str, Any] = {
             "pointed": sorted(refs.targets(connection, registry, model).items()),
             "chosen": baselines.chosen(connection, registry, model),
@@ -125,7 +131,7 @@ def _page(context: PageContext, registry: str, model: str, wanted: int, scale: H
         current=current,
         says=None if current is None else _says(current),
         against=None if current is None or current.report is None else against_of(current.report.baseline),
-        compare=_compare(current),
+        compare=None if current is None else current.links.compare_baseline(current.report),
         depth=Markup("")
         if current is None or current.report is None
         else depth_of(current.report, links, current.baseline),
@@ -240,14 +246,6 @@ def _changes(connection: Connection, current: _Current | None) -> Any:
         contents.load(connection, current.record.fingerprint, METRIC_SET),
         contents.load(connection, before, METRIC_SET) if before is not None else None,
     )
-
-
-def _compare(current: _Current | None) -> str | None:
-    if current is None or current.report is None or current.report.baseline is None:
-        return None
-    baseline = current.report.baseline
-    # The daemon writes the registry in front of the path: names of registries have no colon.
-    return current.links.compare(baseline.source.partition(":")[0], baseline.name, baseline.version)
 
 
 def _advice(history: Sequence[VersionSummary], links: VersionLinks) -> list[dict[str, Any]]:

@@ -21,6 +21,9 @@ from layerwatch.metrics.report import Report
 HEAT_VERSIONS = 30
 HEAT_LAYERS = 200
 
+HISTORY_LAYERS = 60_000
+"""Of all versions together; of a model with 46,000 layers the last two are shown."""
+
 _CONSPICUOUS = {
     LayerStatus.BROKEN: 4,
     LayerStatus.SUSPECT: 3,

@@ -24,7 +24,7 @@ from layerwatch.metrics.plots.wording import number as fixed
 from layerwatch.metrics.report import LayerPart, ModelPart, Report, SkippedPart
 
 MOST_ROWS = 200
-"""Layers in the table, unless all are asked for."""
+"""Layers in the table, and findings and undecided layers in their lists, unless all are asked for."""
 
 SHOWN_DIAGNOSES = 3
 
@@ -75,7 +75,9 @@ class ReportView:
 
     Attributes:
         diagnoses: the first :data:`SHOWN_DIAGNOSES`; ``more_diagnoses`` others have findings only.
+        findings: the first; ``more_findings`` are left out.
         rows: layers, the most conspicuous first; ``more_rows`` are left out.
+        undecided: the first; ``more_undecided`` are left out.
         gate: what a gate answered and its remarks; empty where none was asked.
     """
 
@@ -86,9 +88,11 @@ class ReportView:
     diagnoses: tuple[DiagnosisView, ...]
     more_diagnoses: int
     findings: tuple[FindingView, ...]
+    more_findings: int
     rows: tuple[LayerRow, ...]
     more_rows: int
     undecided: tuple[UndecidedView, ...]
+    more_undecided: int
     points: tuple[DepthPoint, ...]
     advice: tuple[AdviceView, ...]
     blind_spots: tuple[str, ...]
@@ -103,11 +107,12 @@ def report_view(report: Report, links: Links, most_rows: int | None = MOST_ROWS)
 
     Args:
         links: what names of layers and rules link to.
-        most_rows: of the table of layers; None for all.
+        most_rows: of the table of layers, of the findings and of the undecided layers; None for all.
     """
     counting = diagnoses_that_count(report)
     ranked = ranked_layers(report)
     shown = ranked[:most_rows]
+    undecided = _undecided(report, links)
     return ReportView(
         glance=glance_of(report, links),
         model=report.model,
@@ -115,10 +120,12 @@ def report_view(report: Report, links: Links, most_rows: int | None = MOST_ROWS)
         against=against_of(report.baseline),
         diagnoses=tuple(diagnosis_view(one, links) for one in counting[:SHOWN_DIAGNOSES]),
         more_diagnoses=max(0, len(counting) - SHOWN_DIAGNOSES),
-        findings=tuple(finding_view(one, report, links) for one in report.findings),
+        findings=tuple(finding_view(one, report, links) for one in report.findings[:most_rows]),
+        more_findings=len(report.findings[most_rows:]) if most_rows is not None else 0,
         rows=tuple(row_of(layer, links) for layer in shown),
         more_rows=len(ranked) - len(shown),
-        undecided=_undecided(report, links),
+        undecided=undecided[:most_rows],
+        more_undecided=len(undecided) - len(undecided[:most_rows]),
         points=tuple(_point(layer, links) for layer in report.layers if len(layer.shape) > 1),
         advice=tuple(
             AdviceView(

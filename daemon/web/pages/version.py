@@ -71,7 +71,7 @@ def version_answer(context: PageContext, links: VersionLinks, everything: bool =
         says=says,
         do_now=do_now,
         declared=_declared(record),
-        compare=_compare(report, links),
+        compare=links.compare_baseline(report),
         depth=_depth(view),
         findings=[finding_view(_part(one), None, links) for one in found],
     )
@@ -128,14 +128,6 @@ def _declared(record: VersionRecord) -> str:
         return ""
     made = " ".join(filter(None, (lineage.relation, f"from {lineage.parent}" if lineage.parent else "")))
     return made + (f" ({lineage.source})" if lineage.source else "")
-
-
-def _compare(report: Report | None, links: VersionLinks) -> str | None:
-    if report is None or report.baseline is None:
-        return None
-    # The daemon writes the registry in front of the path: names of registries have no colon.
-    registry = report.baseline.source.partition(":")[0]
-    return links.compare(registry, report.baseline.name, report.baseline.version)
 
 
 def _depth(view: ReportView | None) -> Markup:

@@ -118,7 +118,7 @@ def test_what_was_never_judged_has_no_summary(database: Database) -> None:
     with database.write() as connection:
         assert summaries.of_version(connection, registered(connection, "v1").id) is None
         assert summaries.of_version(connection, 999) is None
-        assert summaries.history(connection, "r", "m", 10) == []
+        assert summaries.history(connection, "r", "m", 10, 10_000) == []
 
 
 def test_layers_are_the_same_from_a_report_and_from_its_text() -> None:
@@ -149,10 +149,25 @@ def test_history_is_in_natural_order_and_of_what_is_offered(database: Database) 
         _judge(connection, "v1", model="other")
         registered(connection, "v11")
         versions.mark_gone(connection, "r", "m", "v8", NOW)
-        found = summaries.history(connection, "r", "m", 2)
+        found = summaries.history(connection, "r", "m", 2, 10_000)
         course = summaries.mean_alphas(connection, "r", "m", 10)
     assert [one.version for one in found] == ["v9", "v10"]
     assert course == [(2.0, Verdict.PASS), (9.0, Verdict.PASS), (10.0, Verdict.PASS)]
+
+
+@pytest.mark.parametrize(
+    ("most_layers", "expected"),
+    [(9, ["v1", "v2", "v3"]), (8, ["v2", "v3"]), (1, ["v2", "v3"])],
+)
+def test_of_huge_versions_history_has_as_many_as_can_be_afforded_but_two_always(
+    database: Database, most_layers: int, expected: list[str]
+) -> None:
+    with database.write() as connection:
+        for version in ("v1", "v2", "v3"):
+            _judge(connection, version, report=_report(2.0, 3.0, 4.0))
+        found = summaries.history(connection, "r", "m", 30, most_layers)
+    assert [one.version for one in found] == expected
+    assert all(len(one.layers) == 3 for one in found)
 
 
 def test_a_rescan_replaces_the_summary(database: Database) -> None:
@@ -173,7 +188,7 @@ def test_retention_takes_the_numbers_of_layers_and_leaves_what_the_timeline_show
         for number in range(1, 5):
             _judge(connection, str(number), Verdict.FAIL, _report(2.0), [_critical("a", "broken")])
         retention.prune(connection, 2, NOW)
-        old, new = (summaries.history(connection, "r", "m", 9)[place] for place in (0, -1))
+        old, new = (summaries.history(connection, "r", "m", 9, 10_000)[place] for place in (0, -1))
     assert (old.version, old.layers, old.mean_alpha, old.layer_count) == ("1", (), 2.0, 1)
     assert old.worst_words == "broken"
     assert len(new.layers) == 1
@@ -405,7 +420,7 @@ def test_an_upgrade_tells_verdicts_and_worst_findings_at_once(upgraded: Database
             ("Pointed", "v1", Verdict.PASS, 2, None),
         ]
         assert fleet.names(connection, FleetFilter("POINTED"), 9) == [("r", "Pointed")]
-        (summary,) = summaries.history(connection, "r", "broken", 1)
+        (summary,) = summaries.history(connection, "r", "broken", 1, 10_000)
     assert (summary.worst_layer, summary.mean_alpha, summary.layer_count) == ("a", None, None)
 
 
@@ -422,7 +437,7 @@ def test_after_an_upgrade_numbers_are_filled_in_from_the_reports_that_are_kept(u
             (None, Verdict.PASS),
             (2.0, Verdict.FAIL),
         ]
-        damaged, pointed, other = summaries.history(connection, "r", "Pointed", 9)
+        damaged, pointed, other = summaries.history(connection, "r", "Pointed", 9, 10_000)
     assert (damaged.layer_count, damaged.layers) == (0, ())
     assert (pointed.mean_alpha, [one.name for one in pointed.layers]) == (3.0, ["layer0", "layer1"])
     assert (other.id, other.mean_alpha) == (judged_meanwhile, 7.0)

@@ -11,6 +11,7 @@ from firedalerts import ended, fired
 from layerwatch.daemon.store import baselines, queue, refs, tables, versions
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.records import VersionKey
+from layerwatch.daemon.web.pages.reportview import MOST_ROWS
 from layerwatch.metrics.examination import ExaminedLayer
 from layerwatch.metrics.findings import Severity, Verdict
 from layerwatch.metrics.layers import Skipped
@@ -191,6 +192,29 @@ def test_layers_are_ranked_by_status_and_then_by_change_and_long_tables_are_cut(
     assert len(names(address())) == 200
     assert "The most conspicuous 200 of 252" in shown(site, address()).text
     assert len(names(address(all="1"))) == 252
+
+
+def test_of_a_version_that_is_broken_throughout_lists_are_cut_and_say_how_much_they_leave_out(
+    site: Site, database: Database
+) -> None:
+    count = MOST_ROWS + 30
+    layers = [
+        layer(f"fc{place:03}", change=change(aligned=aligned(6.98, 0.998), norm_ratio=8.0))
+        for place in range(count)
+    ]
+    unreadable = [unreadable_layer(f"conv{place:03}") for place in range(count)]
+    found = examination(*layers, *unreadable, has_baseline=True)
+    with database.write() as connection:
+        reported(connection, found)
+    report = report_of(found)
+    left_out = len(report.findings) - MOST_ROWS
+
+    page = shown(site, address())
+    assert f"What was found {len(report.findings)}" in page.text
+    assert f"And {left_out} more; all of them." in page.text
+    assert f"Not examined {count} could not be examined" in page.text
+    assert "And 30 more; the JSON report has all." in page.text
+    assert "more; all of them" not in shown(site, address(all="1")).text
 
 
 def test_what_could_not_be_examined_is_loud(site: Site, database: Database) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 
 from drawn import HOSTILE, legend, moved, names, of_class, places, read, texts, titles
-from layerwatch.daemon.web.charts.depth import alpha_by_depth
+from layerwatch.daemon.web.charts.depth import MOST_LAYERS, alpha_by_depth
 from layerwatch.daemon.web.charts.model import DepthPoint
 from layerwatch.metrics.findings import LayerStatus
 
@@ -149,6 +149,35 @@ def test_any_number_of_layers_stands_side_by_side_inside_the_picture(count: int)
     assert len(found) == count
     assert all(0 < x < width for x, _ in found)
     assert all(second[0] - first[0] >= 8.9 for first, second in pairwise(found))
+
+
+def test_of_a_huge_model_every_layer_that_is_not_well_is_shown_and_the_rest_is_told() -> None:
+    statuses = {7: LayerStatus.BROKEN, 20_011: LayerStatus.SUSPECT, 45_999: LayerStatus.UNDECIDED}
+    layers = [
+        point(f"fc{place}", status=statuses.get(place, LayerStatus.INFO if place % 2 else LayerStatus.OK))
+        for place in range(46_000)
+    ]
+
+    drawn = alpha_by_depth(layers, "Alpha")
+
+    told = titles(read(drawn))
+    shown = [int(title.split(":")[0].removeprefix("fc")) for title in told if title.startswith("fc")]
+    assert len(shown) == MOST_LAYERS
+    assert shown == sorted(shown)
+    assert set(statuses) <= set(shown)
+    assert max(second - first for first, second in pairwise(shown)) <= 46_000 // MOST_LAYERS + 2
+    assert "2,000 of 46,000 layers: those that are not well, and others at equal distances." in drawn
+    assert "46000 layers:" in drawn
+
+
+def test_of_a_huge_model_that_is_broken_throughout_the_worst_are_shown() -> None:
+    layers = [
+        point(str(place), status=LayerStatus.BROKEN if place >= 3000 else LayerStatus.UNDECIDED)
+        for place in range(3000 + MOST_LAYERS)
+    ]
+    drawn = read(alpha_by_depth(layers, "Alpha"))
+    assert len(of_class(drawn, "point")) == MOST_LAYERS
+    assert all(title.endswith("broken") for title in titles(drawn) if ": alpha" in title)
 
 
 def test_names_are_thinned_out_so_that_none_covers_another() -> None:
