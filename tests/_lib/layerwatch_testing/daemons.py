@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from layerwatch.daemon.app import App
 from layerwatch_testing import processes
+from layerwatch_testing.emptystore import empty_store
 from layerwatch_testing.waiting import until
 
 TOKEN = "the-token-of-the-tests"
@@ -33,10 +34,13 @@ def write_config(
     port: int = 0,
     **sections: Mapping[str, Any],
 ) -> Path:
-    """A configuration file (JSON is YAML), replaced in one step; the store lies beside it."""
+    """A configuration file (JSON is YAML), replaced in one step; beside it lies the store, new and empty at first."""
+    store = path.with_name("layerwatch.db")
+    if not store.exists() and "store" not in sections:
+        empty_store(store)
     config: dict[str, Any] = {
         "server": {"listen": f"127.0.0.1:{port}", "token": TOKEN},
-        "store": {"url": f"sqlite:///{path.parent / 'layerwatch.db'}"},
+        "store": {"url": f"sqlite:///{store}"},
         "registries": list(registries),
         "scan": {"niceness": 0, "threads": 1},
         "alerts": {"receivers": list(receivers)},

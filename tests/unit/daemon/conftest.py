@@ -10,6 +10,7 @@ import pytest
 from layerwatch.config.scan import ScanSettings
 from layerwatch.daemon.scan.executor import LocalExecutor
 from layerwatch.daemon.store.database import Database
+from layerwatch_testing.emptystore import empty_store
 from layerwatch_testing.rigs import Rig
 from layerwatch_testing.worlds.directory import DirectoryWorld
 
@@ -17,7 +18,7 @@ from layerwatch_testing.worlds.directory import DirectoryWorld
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
     """A new, empty database."""
-    opened = Database.open(f"sqlite:///{tmp_path / 'layerwatch.db'}")
+    opened = Database.open(empty_store(tmp_path / "layerwatch.db"))
     yield opened
     opened.close()
 

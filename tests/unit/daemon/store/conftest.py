@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from layerwatch.daemon.store.database import Database
+from layerwatch_testing.emptystore import empty_store
 from layerwatch_testing.servers import ServerMissing, shared
 from layerwatch_testing.servers.postgresql import PostgresqlServer
 from storetools import NewDatabase
@@ -58,9 +59,9 @@ def url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def sqlite_database(sqlite_url: str) -> Iterator[Database]:
+def sqlite_database(tmp_path: Path) -> Iterator[Database]:
     """A new, empty database in a file."""
-    opened = Database.open(sqlite_url)
+    opened = Database.open(empty_store(tmp_path / "data" / "layerwatch.db"))
     yield opened
     opened.close()
 
@@ -92,7 +93,7 @@ def new_database(request: pytest.FixtureRequest) -> NewDatabase:
 @contextmanager
 def _in_a_file() -> Iterator[Database]:
     with TemporaryDirectory() as folder:
-        database = Database.open(f"sqlite:///{Path(folder) / 'layerwatch.db'}")
+        database = Database.open(empty_store(Path(folder) / "layerwatch.db"))
         yield database
         database.close()
 
