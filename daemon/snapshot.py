@@ -68,40 +68,44 @@ class Snapshot:
     def refresh(self) -> None:
         """Render anew what changed of what the refs point at, and publish it by one assignment."""
         with self._lock:
-            self._stale = True
-            began = time.monotonic()
-            kept: dict[tuple[str, str, str], tuple[_Stamp, RenderedRef]] = {}
-            with self._database.read() as connection:
-                sampled: tuple[int, RefSample] | None = None
-                for ref in judged_refs(connection):
-                    key = (ref.registry, ref.model, ref.ref)
-                    stamp = _Stamp(
-                        ref.version_id,
-                        ref.judged_at.isoformat(),
-                        ref.accepted,
-                        self.max_series_per_model,
-                        self.external_url,
-                    )
-                    known = self._rendered.get(key)
-                    if known is None or known[0] != stamp:
-                        # Refs of one model come one after the other, and often point at one version.
-                        if sampled is None or sampled[0] != ref.version_id:
-                            sampled = ref.version_id, _sample(connection, ref)
-                        sample = replace(
-                            sampled[1], ref=ref.ref, accepted=ref.accepted, report_url=self._report_url(ref)
-                        )
-                        known = stamp, render_ref(sample, self.max_series_per_model)
-                    kept[key] = known
-            if kept != self._rendered:
-                self._rendered = kept
-                self._exposition = _joined([one for _, one in kept.values()])
-            self.render_seconds = time.monotonic() - began
-            self._stale = False
+            self._refresh()
 
     def refresh_if_stale(self) -> None:
         """Make good a refresh that failed, so that gauges never stay behind until the next change."""
-        if self._stale:
-            self.refresh()
+        with self._lock:
+            if self._stale:
+                self._refresh()
+
+    def _refresh(self) -> None:
+        self._stale = True
+        began = time.monotonic()
+        kept: dict[tuple[str, str, str], tuple[_Stamp, RenderedRef]] = {}
+        with self._database.read() as connection:
+            sampled: tuple[int, RefSample] | None = None
+            for ref in judged_refs(connection):
+                key = (ref.registry, ref.model, ref.ref)
+                stamp = _Stamp(
+                    ref.version_id,
+                    ref.judged_at.isoformat(),
+                    ref.accepted,
+                    self.max_series_per_model,
+                    self.external_url,
+                )
+                known = self._rendered.get(key)
+                if known is None or known[0] != stamp:
+                    # Refs of one model come one after the other, and often point at one version.
+                    if sampled is None or sampled[0] != ref.version_id:
+                        sampled = ref.version_id, _sample(connection, ref)
+                    sample = replace(
+                        sampled[1], ref=ref.ref, accepted=ref.accepted, report_url=self._report_url(ref)
+                    )
+                    known = stamp, render_ref(sample, self.max_series_per_model)
+                kept[key] = known
+        if kept != self._rendered:
+            self._rendered = kept
+            self._exposition = _joined([one for _, one in kept.values()])
+        self.render_seconds = time.monotonic() - began
+        self._stale = False
 
     def _report_url(self, ref: JudgedRef) -> str | None:
         if self.external_url is None:

@@ -324,6 +324,4 @@ def forget_registry(connection: Connection, registry: str, policy: AlertPolicy, 
 
 def known_registries(connection: Connection) -> set[str]:
     """Every registry of which the store holds a version that is not gone, or a ref."""
-    return {registry for registry, _ in versions.models(connection)} | {
-        record.registry for record in refs.list_refs(connection)
-    }
+    return versions.registries(connection) | refs.registries(connection)

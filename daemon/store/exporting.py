@@ -1,16 +1,17 @@
-"""What the exporter reads: a query each, however many models pass."""
+"""What the exporter reads, in a few queries however many models there are and however they were judged."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
 
 from layerwatch.daemon.store import tables
-from layerwatch.daemon.store.baselines import was_accepted
+from layerwatch.daemon.store.baselines import accepted_among
+from layerwatch.daemon.store.chunks import chunks
 from layerwatch.daemon.store.records import VersionKey, VersionState
-from layerwatch.daemon.store.verdicts import findings
 from layerwatch.daemon.store.versionrows import PRESENT
 from layerwatch.metrics.findings import RuleGroup, Severity, Verdict
 
@@ -54,25 +55,30 @@ def judged_refs(connection: sa.Connection) -> list[JudgedRef]:
         .where(versions.c.judged_at.is_not(None), versions.c.verdict.is_not(None))
         .order_by(refs.c.registry, refs.c.model, refs.c.ref)
     )
-    found = []
-    for row in connection.execute(query).all():
-        verdict = Verdict(row.verdict)
-        key = VersionKey(row.registry, row.model, row.version)
-        # Asked for the few that need it: most versions pass.
-        accepted = (
-            verdict is not Verdict.PASS
-            and was_accepted(connection, key, row.fingerprint)
-            and not _beyond_acceptance(connection, row.version_id)
+    rows = connection.execute(query).all()
+    failing = {
+        row.version_id: (VersionKey(row.registry, row.model, row.version), row.fingerprint)
+        for row in rows
+        if row.verdict != Verdict.PASS.value
+    }
+    among = accepted_among(connection, failing.values())
+    accepted = {version_id for version_id, version in failing.items() if version in among}
+    accepted -= _beyond_acceptance(connection, accepted)
+    return [JudgedRef(*row[:-1], Verdict(row.verdict), row.version_id in accepted) for row in rows]
+
+
+def _beyond_acceptance(connection: sa.Connection, version_ids: Iterable[int]) -> set[int]:
+    """Those of these versions that have a critical finding about something else than their weights."""
+    findings = tables.findings
+    beyond: set[int] = set()
+    for chunk in chunks(version_ids):
+        query = sa.select(findings.c.version_id).where(
+            findings.c.version_id.in_(chunk),
+            findings.c.severity == Severity.CRITICAL.value,
+            findings.c.rule_group != RuleGroup.WEIGHTS.value,
         )
-        found.append(JudgedRef(*row[:-1], verdict, accepted))
-    return found
-
-
-def _beyond_acceptance(connection: sa.Connection, version_id: int) -> bool:
-    return any(
-        one.severity is Severity.CRITICAL and one.group is not RuleGroup.WEIGHTS
-        for one in findings(connection, version_id)
-    )
+        beyond.update(connection.execute(query).scalars())
+    return beyond
 
 
 def oldest_waiting(connection: sa.Connection) -> datetime | None:

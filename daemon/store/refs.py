@@ -64,6 +64,11 @@ def targets(connection: sa.Connection, registry: str, model: str) -> dict[str, s
     return {ref: version for ref, version in connection.execute(query)}
 
 
+def registries(connection: sa.Connection) -> set[str]:
+    """Every registry that has a ref."""
+    return set(connection.execute(sa.select(_REFS.c.registry).distinct()).scalars())
+
+
 def list_refs(
     connection: sa.Connection, registry: str | None = None, model: str | None = None
 ) -> list[RefRecord]:

@@ -231,6 +231,11 @@ def models(connection: sa.Connection) -> list[tuple[str, str]]:
     return [(registry, model) for registry, model in connection.execute(query)]
 
 
+def registries(connection: sa.Connection) -> set[str]:
+    """Every registry of which some version is not gone."""
+    return set(connection.execute(sa.select(_VERSIONS.c.registry).where(PRESENT).distinct()).scalars())
+
+
 def passing_before(
     connection: sa.Connection, registry: str, model: str, order_key: str, limit: int
 ) -> list[VersionRecord]:

@@ -11,12 +11,14 @@ from layerwatch.daemon.snapshot import Snapshot, duplicate_series
 from layerwatch.daemon.store import baselines, refs, versions
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.errors import StoreError
+from layerwatch.daemon.store.exporting import judged_refs
 from layerwatch.metrics.export import RenderedRef, render_ref
 from layerwatch.metrics.exported import RefSample
-from layerwatch.metrics.findings import Verdict
+from layerwatch.metrics.findings import Finding, RuleGroup, Severity, Verdict
 from layerwatch_testing.networks import finetuned, network, with_nan
 from layerwatch_testing.rigs import Rig
 from layerwatch_testing.worlds.directory import DirectoryWorld
+from queryplans import asked
 from storetools import NOW, registered
 
 
@@ -221,3 +223,38 @@ def test_a_failed_version_that_a_person_accepted_is_exported_as_accepted(
     snapshot.refresh()
 
     assert by(snapshot, "layerwatch_model_accepted", "model") == {"m": 1}
+
+
+def test_a_person_cannot_accept_away_what_is_wrong_beside_the_weights(
+    database: Database, snapshot: Snapshot
+) -> None:
+    with database.write() as connection:
+        for group in RuleGroup:
+            finding = Finding(f"some_{group}", group, Severity.CRITICAL, None, "wrong", {})
+            record = registered(connection, "v1", model=group.value)
+            versions.record_verdict(connection, record.id, Verdict.FAIL, "", [finding], NOW)
+            refs.point(connection, "r", group.value, "latest", record.id, NOW)
+            baselines.accept(connection, "r", group.value, "v1", "somebody", "known", NOW)
+    snapshot.refresh()
+
+    accepted = by(snapshot, "layerwatch_model_accepted", "model")
+    assert [model for model, value in accepted.items() if value] == ["weights"]
+    assert set(accepted) == {group.value for group in RuleGroup}
+
+
+def test_many_failing_models_cost_no_more_questions_than_one(database: Database) -> None:
+    def questions(models: range) -> int:
+        with database.write() as connection:
+            for number in models:
+                finding = Finding("nan", RuleGroup.WEIGHTS, Severity.CRITICAL, "fc", "not a number", {})
+                record = registered(connection, "v1", model=f"m{number}")
+                versions.record_verdict(connection, record.id, Verdict.FAIL, "", [finding], NOW)
+                refs.point(connection, "r", f"m{number}", "latest", record.id, NOW)
+                baselines.accept(connection, "r", f"m{number}", "v1", "somebody", "known", NOW)
+        with asked() as statements, database.read() as connection:
+            found = judged_refs(connection)
+        assert len(found) == models.stop
+        assert all(ref.accepted for ref in found)
+        return len(statements)
+
+    assert questions(range(1)) == questions(range(1, 50))
