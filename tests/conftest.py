@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from itertools import count
 
 import pytest
@@ -11,6 +12,15 @@ settings.register_profile("layerwatch", derandomize=True, deadline=None)
 settings.load_profile("layerwatch")
 
 _NUMBERS = count()
+
+
+def pytest_configure() -> None:
+    """Let the processes of the tests be interrupted, also where the tests were started in the background.
+
+    A shell has those ignore SIGINT, and so would all their children.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
