@@ -29,6 +29,9 @@ MOST_FAILURES = 20
 _LONGEST_SECONDS = 120
 """Most seconds that the last input of a campaign may take beyond the time of the campaign."""
 
+_MOST_MEMORY = 4 * 2**30
+"""Resident bytes at which a campaign is ended from outside: a library in C may not come back to be measured."""
+
 
 def main() -> int:
     """Run the campaigns that the command line asks for; the exit status."""
@@ -100,20 +103,13 @@ def _campaign(arguments: argparse.Namespace, target: str, corpus: Path, scratch:
     command = [sys.executable, __file__, "--target", target, *options, "--worker", str(corpus), str(folder)]
     log = scratch / f"{target}.log"
     with log.open("wb") as output:
-        try:
-            limit = arguments.seconds + _LONGEST_SECONDS
-            status = subprocess.run(
-                command, check=False, stdout=output, stderr=output, timeout=limit
-            ).returncode
-        except subprocess.TimeoutExpired:
-            # Python code is interrupted by the campaign itself; a library in C is not.
-            arguments.keep.mkdir(parents=True, exist_ok=True)
-            for path in folder.iterdir():
-                shutil.copy(path, arguments.keep / f"{target}-hang-{path.name}")
-            print(f"{target:14} hangs outside of Python; its input is kept in {arguments.keep}", flush=True)
-            return False
-    if not report.exists():
-        print(f"{target:14} ended with status {status} and no report; its last words:", flush=True)
+        ended = _watched(subprocess.Popen(command, stdout=output, stderr=output), arguments.seconds)
+    if ended or not report.exists():
+        arguments.keep.mkdir(parents=True, exist_ok=True)
+        for path in folder.iterdir():
+            shutil.copy(path, arguments.keep / f"{target}-last-{path.name}")
+        what = ended or "ended without a report"
+        print(f"{target:14} {what}; its last input is kept in {arguments.keep}; its last words:", flush=True)
         print(log.read_text(errors="replace")[-3000:], flush=True)
         return False
     told = json.loads(report.read_text())
@@ -126,6 +122,32 @@ def _campaign(arguments: argparse.Namespace, target: str, corpus: Path, scratch:
     for failure in told["failures"]:
         print(f"    {failure}", flush=True)
     return not told["failures"]
+
+
+def _watched(worker: subprocess.Popen[bytes], seconds: float) -> str | None:
+    """Wait for a campaign; what it was ended for, or None where it ended by itself.
+
+    Python code is interrupted by the campaign itself; a library in C is not.
+    """
+    deadline = time.monotonic() + seconds + _LONGEST_SECONDS
+    while True:
+        try:
+            worker.wait(0.1)
+            return None
+        except subprocess.TimeoutExpired:
+            late = time.monotonic() > deadline
+            if late or _resident(worker.pid) > _MOST_MEMORY:
+                worker.kill()
+                worker.wait()
+                return "hangs outside of Python" if late else f"takes more than {_MOST_MEMORY >> 30} GiB"
+
+
+def _resident(process: int) -> int:
+    """Resident bytes; 0 where the system does not tell."""
+    try:
+        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
 
 
 def _work(arguments: argparse.Namespace) -> int:

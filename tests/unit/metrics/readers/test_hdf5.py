@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,41 @@ def test_a_header_that_goes_on_behind_the_end_of_the_file_is_refused(tmp_path: P
     assert "the header of 'dense' claims more bytes than the file has" in str(error)
 
 
+def without_end(path: Path) -> Path:
+    """A group whose heap of names has a free block that is followed by itself (found by fuzzing)."""
+    with h5py.File(path, "w", libver="earliest") as file:
+        group = file.create_group("layers")
+        for number in range(20):
+            group[f"kernel_{number}"] = np.ones((2, 2))
+        del group["kernel_3"]
+    data = bytearray(path.read_bytes())
+    # The last heap is the one of the group: signature and version, then size, first free block and place of the names.
+    heap = data.rindex(b"HEAP\0")
+    size, free, names = struct.unpack_from("<QQQ", data, heap + 8)
+    assert free < size
+    struct.pack_into("<Q", data, names + free, free)
+    path.write_bytes(data)
+    return path
+
+
+def test_a_heap_of_names_whose_free_blocks_have_no_end_is_refused(tmp_path: Path) -> None:
+    error = refusal(without_end(tmp_path / "m.h5"))
+
+    assert error.reason is UnreadableReason.CORRUPT
+    assert "the list of free blocks in the heap of names" in str(error)
+
+
+def test_names_that_were_deleted_leave_free_blocks_that_are_read(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "m.h5", "w", libver="earliest") as file:
+        for number in range(200):
+            file[f"kernel_{number}"] = np.ones((2, 2))
+        for number in range(0, 200, 2):
+            del file[f"kernel_{number}"]
+
+    with closing(KerasFile(tmp_path / "m.h5")) as reader:
+        assert len(list(reader.tensors())) == 100
+
+
 CODE = """
 import pathlib, sys
 from layerwatch.metrics.errors import UnreadableError
@@ -263,8 +299,8 @@ except UnreadableError as error:
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory is one of Linux")
 @pytest.mark.parametrize(
     "make",
-    [inflating, lambda path: claims(path, 2**30, "earliest"), continued],
-    ids=["inflating", "claims", "continued"],
+    [inflating, lambda path: claims(path, 2**30, "earliest"), continued, without_end],
+    ids=["inflating", "claims", "continued", "without_end"],
 )
 def test_memory_stays_small_whatever_a_file_claims(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     path = make(tmp_path / "m.h5")
