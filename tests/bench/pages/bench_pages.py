@@ -1,7 +1,7 @@
 """How long the server takes for the pages about many versions: medians over a store that ``generate.py`` made.
 
-python tests/bench/pages/generate.py /tmp/fleet.db
-python tests/bench/pages/bench_pages.py /tmp/fleet.db
+python tests/bench/pages/generate.py sqlite:////tmp/fleet.db
+python tests/bench/pages/bench_pages.py sqlite:////tmp/fleet.db
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import urlencode
 
 HERE = Path(__file__).resolve().parent
@@ -21,6 +22,7 @@ import sqlalchemy as sa
 from generate import END, name_of
 
 from layerwatch.config.loading import load_settings
+from layerwatch.config.settings import Settings
 from layerwatch.daemon.store import tables
 from layerwatch.daemon.store.database import Database
 from layerwatch.daemon.store.fleet import FleetOrder
@@ -61,16 +63,19 @@ def pages(database: Database) -> Iterator[tuple[str, str, float]]:
     yield "compare, a part of a name", f"/compare?{urlencode({'a_model': 'fraud'})}", MODEL_TARGET
 
 
+def _settings(folder: Path) -> Settings:
+    return load_settings(write_config(folder / "layerwatch.yaml"), {})
+
+
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("path", type=Path, help="of a database that generate.py made")
+    parser.add_argument("url", help="of a database that generate.py filled")
     parser.add_argument("--times", type=int, default=15, help="how often each page is asked for")
     arguments = parser.parse_args()
-    config = write_config(arguments.path.with_suffix(".yaml"))
-    database = Database.open(f"sqlite:///{arguments.path.absolute()}")
+    database = Database.open(arguments.url)
     missed = 0
-    with Site(database, load_settings(config, {})) as site:
+    with TemporaryDirectory() as folder, Site(database, _settings(Path(folder))) as site:
         site.now = END
         for what, address, target in pages(database):
             taken = []

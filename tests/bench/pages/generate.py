@@ -1,6 +1,6 @@
 """A store as large as a fleet: thousands of models with their versions, layers, findings and alerts. Nothing is scanned.
 
-    python tests/bench/pages/generate.py layerwatch.db --models 5000 --versions 50
+    python tests/bench/pages/generate.py sqlite:////tmp/fleet.db --models 5000 --versions 50
 
 What the pages read is there in the size it has in practice. Left out are arrays of measurements, and reports of all but
 the last versions, which no page about many versions reads.
@@ -96,7 +96,8 @@ def generate(database: Database, size: Size) -> None:
                     connection.execute(sa.insert(table), rows[table.name])
             # Most rows of all: past SQLAlchemy, which takes several times as long.
             layers = [one for place in range(first, last) for one in _content_layers(place, size)]
-            connection.exec_driver_sql(_INSERT_LAYER, layers)
+            mark = "%s" if connection.dialect.name == "postgresql" else "?"
+            connection.exec_driver_sql(_INSERT_LAYER.replace("?", mark), layers)
 
 
 _TABLES = (
@@ -325,18 +326,18 @@ def _fingerprint(row: int) -> str:
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("path", type=Path, help="of the database, which must not be there yet")
+    parser.add_argument("url", help="of the database, as store.url has it; must hold no versions yet")
     for field, default in (("models", 5000), ("versions", 50), ("layers", 10)):
         parser.add_argument(f"--{field}", type=int, default=default)
     arguments = parser.parse_args()
-    if arguments.path.exists():
-        parser.error(f"{arguments.path} is there already")
     began = time.monotonic()
-    database = Database.open(f"sqlite:///{arguments.path.absolute()}")
+    database = Database.open(arguments.url)
+    with database.read() as connection:
+        if connection.execute(sa.select(tables.versions.c.id).limit(1)).first() is not None:
+            parser.error("there are versions in it already")
     generate(database, Size(arguments.models, arguments.versions, arguments.layers))
     database.close()
-    size = arguments.path.stat().st_size / 1e6
-    print(f"{arguments.path}: {size:.0f} MB in {time.monotonic() - began:.0f} s")
+    print(f"{arguments.models} models x {arguments.versions} versions in {time.monotonic() - began:.0f} s")
 
 
 if __name__ == "__main__":
