@@ -1,8 +1,8 @@
-"""How long the texts of an HDF5 attribute claim to be, before libhdf5 is asked for them.
+"""What headers of HDF5 objects claim, before libhdf5 believes it: blocks, fill values, texts of attributes.
 
-An attribute of texts of variable length holds a descriptor for each: a length, and a place in a global heap. libhdf5
+A fill value whose size is negative has no bytes, which libhdf5 (2.0 and before) copies all the same. An attribute of texts of variable length holds a descriptor for each: a length, and a place in a global heap. libhdf5
 (2.0 and before) sets aside and clears that length, up to 4 GiB, before it looks whether the heap has as much. Layout of
-object headers and attributes: HDF5 File Format Specification 3.0, IV.A.1 and IV.A.2.m,
+object headers, fill values and attributes: HDF5 File Format Specification 3.0, IV.A.1, IV.A.2.f and IV.A.2.m,
 https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html .
 """
 
@@ -12,6 +12,8 @@ import struct
 from collections.abc import Iterator
 
 _CONTINUATION, _ATTRIBUTE = 0x10, 0x0C
+_OLD_FILL_VALUE, _FILL_VALUE = 0x04, 0x05
+_UNDEFINED = 2**32 - 1
 _MOST_BLOCKS = 1000
 _MOST_MESSAGES = 100_000
 
@@ -29,20 +31,35 @@ class _BeyondTheFileError(NoSuchTextsError):
     """A block of the header claims bytes that the file does not have."""
 
 
-def claims_too_much(data: memoryview, address: int) -> bool:
-    """Whether a block of an object's header claims more bytes than the file has.
+def false_claim(data: memoryview, address: int) -> str | None:
+    """What an object's header claims that cannot be, in words; None where libhdf5 may be asked for the object.
 
-    libhdf5 sets aside what a continuation claims, up to 4 GiB and beyond, before it looks. Anything else that is wrong
-    with a header it finds itself.
+    libhdf5 sets aside what a continuation claims, up to 4 GiB and beyond, before it looks, and reads fill values that are
+    not there. Anything else that is wrong with a header it finds itself.
     """
     try:
-        for _ in _messages(data, address):
-            pass
+        for kind, body in _messages(data, address):
+            if _fill_size(kind, body) > len(body):
+                return "holds a fill value that claims more bytes than it has"
     except _BeyondTheFileError:
-        return True
+        return "claims more bytes than the file has"
     except (NoSuchTextsError, struct.error, IndexError, ValueError):
-        return False
-    return False
+        return None
+    return None
+
+
+def _fill_size(kind: int, body: memoryview) -> int:
+    """The bytes that a fill value claims, as a number without sign; 0 for other messages, and where there is none."""
+    if kind == _OLD_FILL_VALUE:
+        at = 0
+    elif kind == _FILL_VALUE and body[0] in (1, 2):
+        at = 4 if body[0] == 1 or body[3] else len(body)
+    elif kind == _FILL_VALUE and body[0] == 3:
+        at = 2 if body[1] & 0x20 else len(body)
+    else:
+        at = len(body)
+    size = int.from_bytes(body[at : at + 4], "little")
+    return 0 if size == _UNDEFINED else size
 
 
 def claimed_lengths(data: memoryview, address: int, name: str, count: int) -> list[int]:

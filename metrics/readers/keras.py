@@ -35,7 +35,7 @@ from layerwatch.metrics.errors import UnreadableError, UnreadableReason
 from layerwatch.metrics.readers.dtypes import SAFETENSORS_TYPES, StoredType, element_count, loadable_type
 from layerwatch.metrics.readers.hdf5chunks import DEFLATE, FILTERS, DamagedChunkError, unpack
 from layerwatch.metrics.readers.hdf5stream import Hdf5Stream
-from layerwatch.metrics.readers.hdf5texts import NoSuchTextsError, claimed_lengths, claims_too_much
+from layerwatch.metrics.readers.hdf5texts import NoSuchTextsError, claimed_lengths, false_claim
 from layerwatch.metrics.readers.kerasnames import (
     Variable,
     orient,
@@ -351,11 +351,11 @@ class _Listing:
     def _require_sound_header(self, path: str, group: Any, name: str) -> None:
         place = group.id.links.get_info(name.encode("utf-8", "surrogateescape")).u
         # Addresses count from the superblock, which is in front but in files with a block of their user's.
-        if bytes(self._data[:4]) == b"\x89HDF" and claims_too_much(self._data, int(place)):
+        claim = false_claim(self._data, int(place)) if bytes(self._data[:4]) == b"\x89HDF" else None
+        if claim is not None:
             raise self._error(
                 UnreadableReason.CORRUPT,
-                f"the HDF5 file is damaged: the header of {path[:100]!r} claims more bytes than the file has; copy it "
-                "again",
+                f"the HDF5 file is damaged: the header of {path[:100]!r} {claim}; copy it again",
             )
 
     def _order(self, group: Any) -> list[str]:

@@ -242,6 +242,42 @@ def test_a_header_that_goes_on_behind_the_end_of_the_file_is_refused(tmp_path: P
     assert "the header of 'dense' claims more bytes than the file has" in str(error)
 
 
+@pytest.mark.parametrize("size", [0xFFFF0000, 0x80000000, 0x7FFFFFFF])
+def test_a_fill_value_that_is_not_there_is_refused(tmp_path: Path, size: int) -> None:
+    """libhdf5 ended the process on those that are negative numbers (found by fuzzing)."""
+    path = tmp_path / "m.h5"
+    with h5py.File(path, "w", libver="earliest") as file:
+        kernel = file.create_dataset("kernel", (8, 8), np.float32, chunks=(4, 4))
+        kernel[:4] = 1
+        address = h5py.h5o.get_info(kernel.id).addr
+    data = bytearray(path.read_bytes())
+    # Version 2; when space is taken and when it is written; that there is a value, of 0 bytes.
+    at = data.index(struct.pack("<BBBBI", 2, 3, 2, 1, 0), address)
+    struct.pack_into("<I", data, at + 4, size)
+    path.write_bytes(data)
+
+    error = refusal(path)
+
+    assert error.reason is UnreadableReason.CORRUPT
+    assert "the header of 'kernel' holds a fill value that claims more bytes than it has" in str(error)
+
+
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+@pytest.mark.parametrize("fill", [None, 2.5])
+def test_chunks_that_were_never_written_hold_the_fill_value(
+    tmp_path: Path, libver: str, fill: float | None
+) -> None:
+    with h5py.File(tmp_path / "m.h5", "w", libver=libver) as file:
+        table = file.create_dataset("table", (8, 8), np.float32, chunks=(4, 4), fillvalue=fill)
+        table[:4] = 1
+        expected = table[:]
+
+    with closing(KerasFile(tmp_path / "m.h5")) as reader:
+        (info,) = reader.tensors()
+        # Handed out with outputs first.
+        assert np.array_equal(np.asarray(reader.load(info.name)), expected.T)
+
+
 def without_end(path: Path) -> Path:
     """A group whose heap of names has a free block that is followed by itself (found by fuzzing)."""
     with h5py.File(path, "w", libver="earliest") as file:
